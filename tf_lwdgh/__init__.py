@@ -1,0 +1,3 @@
+"""Few-shot meta-learning in TensorFlow with layer-wise dynamic gradient harmonization (LWDGH)."""
+
+__version__ = "0.1.0"
