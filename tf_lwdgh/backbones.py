@@ -1,0 +1,144 @@
+"""The paper's backbones as Keras models, images [B, H, W, C] -> logits [B, N]; the last layer is 'head'.
+
+Convnet4: Vinyals et al. 2016, 4 × [3×3 convolution, BatchNorm, ReLU, 2×2 max-pool].
+Resnet12: the residual network of the few-shot literature, 4 blocks of 3 convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+
+from tf_lwdgh import config
+from tf_lwdgh.layers import BatchNormalization, BatchNormReluPool
+
+HEAD = "head"
+# The layers keep the last batch's statistics; averaging over tasks and steps is the meta-step's work,
+# since a layer sees one task at a time.
+_NO_MEMORY = 0.0
+
+
+def _check(name: str, image_size: int, channels: int, n_way: int, widths: Sequence[int]) -> None:
+    for argument, value in (("channels", channels), ("n_way", n_way)):
+        if value < 1:
+            raise ValueError(f"{name}: {argument} must be at least 1. Received: {value}.")
+    if not widths or min(widths) < 1:
+        raise ValueError(f"{name}: every width must be at least 1. Received: {tuple(widths)}.")
+    smallest = 2 ** len(widths)
+    if image_size < smallest:
+        raise ValueError(
+            f"{name}: {len(widths)} poolings need images of at least {smallest} × {smallest} pixels. "
+            f"Received: image_size={image_size} (ImageConfig.image_size = …)."
+        )
+
+
+def _with_head(images, features, n_way: int, zero_head: bool, dtype: str, name: str) -> keras.Model:
+    initializer = "zeros" if zero_head else "glorot_uniform"
+    head = keras.layers.Dense(n_way, kernel_initializer=initializer, name=HEAD, dtype=dtype)
+    return keras.Model(images, head(features), name=name)
+
+
+@config.configurable
+def convnet4(
+    *,
+    image_size: int = 84,
+    channels: int = 3,
+    n_way: int = 5,
+    filters: int = 32,
+    blocks: int = 4,
+    epsilon: float = 1e-5,
+    fused: bool = True,
+    zero_head: bool = False,
+    dtype: str = "float32",
+) -> keras.Model:
+    """Convnet4; 32,901 parameters at 84×84×3, 5-way, 32 filters (64 filters: the wide variant).
+
+    Args:
+      image_size: height and width in pixels, at least 2**blocks.
+      channels: of the images.
+      n_way: width of the head.
+      filters: of every convolution.
+      blocks: convolution blocks, each halving height and width.
+      epsilon: BatchNorm's.
+      fused: use the hand-derived block (False: plain differentiation, slower).
+      zero_head: start the head at zero.
+      dtype: a Keras dtype policy; 'float64' for checks.
+
+    Returns:
+      A Keras model.
+
+    Raises:
+      ValueError: a size is below 1, or the image is too small for the poolings.
+    """
+    _check("convnet4", image_size, channels, n_way, (filters,) * blocks)
+    images = x = keras.Input((image_size, image_size, channels), dtype=dtype, name="images")
+    for i in range(1, blocks + 1):
+        x = keras.layers.Conv2D(filters, 3, padding="same", name=f"conv{i}", dtype=dtype)(x)
+        x = BatchNormReluPool(
+            momentum=_NO_MEMORY, epsilon=epsilon, fused=fused, name=f"norm{i}", dtype=dtype
+        )(x)
+    features = keras.layers.Flatten(name="features", dtype=dtype)(x)
+    return _with_head(images, features, n_way, zero_head, dtype, "convnet4")
+
+
+def _conv_norm(x, filters: int, size: int, name: str, epsilon: float, dtype: str):
+    x = keras.layers.Conv2D(
+        filters, size, padding="same", use_bias=False, name=f"{name}_conv", dtype=dtype,
+        kernel_initializer="he_normal",
+    )(x)  # fmt: skip
+    return BatchNormalization(
+        momentum=_NO_MEMORY, epsilon=epsilon, name=f"{name}_norm", dtype=dtype
+    )(x)
+
+
+def _residual_block(x, filters: int, name: str, epsilon: float, dtype: str):
+    def leaky(y, i):
+        return keras.layers.LeakyReLU(0.1, name=f"{name}_relu{i}", dtype=dtype)(y)
+
+    shortcut = _conv_norm(x, filters, 1, f"{name}_shortcut", epsilon, dtype)
+    x = leaky(_conv_norm(x, filters, 3, f"{name}_1", epsilon, dtype), 1)
+    x = leaky(_conv_norm(x, filters, 3, f"{name}_2", epsilon, dtype), 2)
+    x = _conv_norm(x, filters, 3, f"{name}_3", epsilon, dtype)
+    x = leaky(keras.layers.Add(name=f"{name}_add", dtype=dtype)([x, shortcut]), 3)
+    return keras.layers.MaxPooling2D(2, name=f"{name}_pool", dtype=dtype)(x)
+
+
+@config.configurable
+def resnet12(
+    *,
+    image_size: int = 84,
+    channels: int = 3,
+    n_way: int = 5,
+    widths: Sequence[int] = (64, 128, 256, 512),
+    epsilon: float = 1e-5,
+    zero_head: bool = False,
+    dtype: str = "float32",
+) -> keras.Model:
+    """Resnet12, about 8.0 M parameters; widths (64, 160, 320, 640) are the wide variant.
+
+    Each block is 3 × [3×3 convolution without bias, BatchNorm, LeakyReLU 0.1], a shortcut of 1×1
+    convolution and BatchNorm added before the last activation, and 2×2 max-pooling; then global average
+    pooling and a linear head.
+
+    Args:
+      image_size: height and width in pixels, at least 2**len(widths).
+      channels: of the images.
+      n_way: width of the head.
+      widths: filters of each block.
+      epsilon: BatchNorm's.
+      zero_head: start the head at zero.
+      dtype: a Keras dtype policy; 'float64' for checks.
+
+    Returns:
+      A Keras model.
+
+    Raises:
+      ValueError: a size is below 1, or the image is too small for the poolings.
+    """
+    _check("resnet12", image_size, channels, n_way, widths)
+    images = x = keras.Input((image_size, image_size, channels), dtype=dtype, name="images")
+    for i, filters in enumerate(widths, 1):
+        x = _residual_block(x, filters, f"block{i}", epsilon, dtype)
+    features = keras.layers.GlobalAveragePooling2D(name="features", dtype=dtype)(x)
+    return _with_head(images, features, n_way, zero_head, dtype, "resnet12")

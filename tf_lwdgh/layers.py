@@ -1,0 +1,110 @@
+"""Batch normalisation whose derivatives are right to any order, as a Keras layer.
+
+Ioffe & Szegedy 2015, y = gamma (x - m) / sqrt(v + epsilon) + beta. Keras's own layer puts a
+stop_gradient into the variance, so that the gradient of a gradient, which MAML's outer loop is, comes
+out wrong; this one differentiates through both statistics.
+"""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+_AXES = (0, 1, 2)
+
+
+def batch_moments(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and biased variance of each channel.
+
+    Args:
+      x: [B, H, W, C] float.
+
+    Returns:
+      Two tensors [C].
+    """
+    mean = tf.reduce_mean(x, _AXES)
+    return mean, tf.reduce_mean(tf.square(x - mean), _AXES)
+
+
+@keras.saving.register_keras_serializable("tf_lwdgh")
+class BatchNormalization(keras.layers.Layer):
+    """Normalises each channel of [B, H, W, C] images.
+
+    With `training=True` the statistics are the batch's, and the moving averages become
+    `momentum * moving + (1 - momentum) * batch`; with `training=False` the moving averages are used.
+    Called through `stateless_call`, the new averages are outputs, and differentiable.
+
+    Args:
+      momentum: in [0, 1); 0 keeps the last batch's statistics alone.
+      epsilon: added to the variance; > 0.
+    """
+
+    def __init__(self, momentum: float = 0.99, epsilon: float = 1e-5, **kwargs) -> None:
+        super().__init__(**kwargs)
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1). Received: {momentum}.")
+        if not epsilon > 0:
+            raise ValueError(f"epsilon must be > 0. Received: {epsilon}.")
+        self.momentum = momentum
+        self.epsilon = epsilon
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        def weight(name: str, initializer: str, trainable: bool) -> keras.Variable:
+            return self.add_weight(
+                name=name, shape=(input_shape[-1],), initializer=initializer, trainable=trainable
+            )
+
+        self.gamma = weight("gamma", "ones", True)
+        self.beta = weight("beta", "zeros", True)
+        self.moving_mean = weight("moving_mean", "zeros", False)
+        self.moving_variance = weight("moving_variance", "ones", False)
+        self.built = True
+
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
+        if not training:
+            mean = tf.convert_to_tensor(self.moving_mean)
+            variance = tf.convert_to_tensor(self.moving_variance)
+            return self._finish((x - mean) * tf.math.rsqrt(variance + self.epsilon) * gamma + beta)
+        mean, variance = batch_moments(x)
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            old = tf.convert_to_tensor(moving)
+            moving.assign(self.momentum * old + (1 - self.momentum) * batch if self.momentum else batch)
+        return self._normalise(x, mean, variance, gamma, beta)
+
+    def _normalise(self, x, mean, variance, gamma, beta) -> tf.Tensor:
+        scaled = tf.math.rsqrt(variance + self.epsilon) * gamma
+        return self._finish((x - mean) * scaled + beta)
+
+    def _finish(self, y: tf.Tensor) -> tf.Tensor:
+        return y
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "momentum": self.momentum, "epsilon": self.epsilon}
+
+
+@keras.saving.register_keras_serializable("tf_lwdgh")
+class BatchNormReluPool(BatchNormalization):
+    """BatchNormalization, ReLU and 2×2 max-pooling in one layer: Convnet4's block after the convolution.
+
+    Args:
+      fused: use the hand-derived block with training=True; False differentiates the plain operations.
+    """
+
+    def __init__(self, fused: bool = True, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.fused = fused
+
+    def _finish(self, y: tf.Tensor) -> tf.Tensor:
+        return tf.nn.relu(tf.nn.max_pool2d(y, 2, 2, "VALID"))
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, channels = input_shape
+        halve = lambda size: None if size is None else size // 2  # noqa: E731
+        return (batch, halve(height), halve(width), channels)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "fused": self.fused}
