@@ -83,5 +83,4 @@ def weighted_sum(weights: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
     Returns:
       [*shape].
     """
-    shape = tf.concat([tf.shape(weights), tf.ones([tf.rank(gradient) - 1], tf.int32)], 0)
-    return tf.reduce_sum(tf.reshape(weights, shape) * gradient, axis=0)
+    return tf.tensordot(weights, gradient, 1)

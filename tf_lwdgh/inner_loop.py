@@ -1,0 +1,230 @@
+"""The inner loop: adapts parameters to one task's support set by a few gradient steps.
+
+MAML (Finn et al. 2017): θ_{s+1} = θ_s - α ∇L_S(θ_s), here with momentum and weight decay as settings:
+  v_{s+1} = μ v_s + ∇L_S(θ_s) + λ θ_s,   θ_{s+1} = θ_s - α v_{s+1}.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import tensorflow as tf
+
+from tf_lwdgh import config
+from tf_lwdgh.types import Tensors
+
+Loss = Callable[[Tensors], tf.Tensor]
+MEMORY = ("store", "recompute")
+
+
+@config.configurable
+@dataclasses.dataclass(frozen=True)
+class InnerLoop:
+    """Settings of the inner loop.
+
+    Attributes:
+      steps: gradient steps, at least 0.
+      inner_lr: the rate α; or a mapping from regular expressions on variable names ('conv1/kernel',
+        'head/bias') to rates, of which the last that matches a name counts. Variables of rate 0, or
+        that no expression matches, stay where they are.
+      momentum: μ in [0, 1).
+      weight_decay: λ >= 0.
+      second_order: whether the outer gradient goes through the inner gradients (MAML) or takes them as
+        constants (first-order MAML).
+      adapt_batch_norm: whether BatchNorm's scales and offsets move.
+      memory: 'store' keeps every step's activations for the outer gradient; 'recompute' keeps only the
+        parameters of each step and computes the activations again, one step at a time.
+    """
+
+    steps: int = 5
+    inner_lr: float | Mapping[str, float] = 0.01
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    second_order: bool = True
+    adapt_batch_norm: bool = False
+    memory: str = "store"
+
+    def __post_init__(self) -> None:
+        rates = self._patterns().values()
+        checks = (
+            ("steps", self.steps >= 0, "must be at least 0"),
+            ("inner_lr", all(math.isfinite(r) and r >= 0 for r in rates), "must be >= 0, finite"),
+            ("momentum", 0 <= self.momentum < 1, "must be in [0, 1)"),
+            ("weight_decay", self.weight_decay >= 0, "must be >= 0"),
+            ("memory", self.memory in MEMORY, f"must be one of {', '.join(MEMORY)}"),
+        )
+        for name, holds, rule in checks:
+            if not holds:
+                value = getattr(self, name)
+                raise ValueError(f"InnerLoop.{name} {rule}. Received: {value!r}.")
+
+    def _patterns(self) -> Mapping[str, float]:
+        return self.inner_lr if isinstance(self.inner_lr, Mapping) else {".*": self.inner_lr}
+
+    def rates(self, names: Sequence[str], is_batch_norm: Sequence[bool]) -> list[float]:
+        """The rate of each variable.
+
+        Args:
+          names: a name a variable.
+          is_batch_norm: whether each is a BatchNorm's.
+
+        Raises:
+          ValueError: an expression matches no variable.
+        """
+        rates = [0.0] * len(names)
+        for pattern, rate in self._patterns().items():
+            matches = [i for i, name in enumerate(names) if re.search(pattern, name)]
+            if not matches:
+                raise ValueError(
+                    "InnerLoop.inner_lr: every expression must match a variable. "
+                    f"Received: {pattern!r}; the variables are {', '.join(names)}."
+                )
+            for i in matches:
+                rates[i] = float(rate)
+        frozen = [norm and not self.adapt_batch_norm for norm in is_batch_norm]
+        return [0.0 if stays else rate for rate, stays in zip(rates, frozen)]
+
+
+def adapt(
+    loss: Loss,
+    params: Tensors,
+    *,
+    settings: InnerLoop,
+    rates: Sequence[float],
+    steps: int | None = None,
+    differentiable: bool = True,
+) -> Tensors:
+    """Adapts parameters to a loss; a pure function, differentiable in `params`.
+
+    Args:
+      loss: the support loss, a scalar function of all parameters.
+      params: one tensor a variable.
+      settings: momentum, decay, order and memory.
+      rates: one a variable; those of rate 0 are returned as they came.
+      steps: overrides `settings.steps`.
+      differentiable: False where no outer gradient is wanted (evaluation, serving): the steps then run
+        in a loop that keeps one step's activations.
+
+    Returns:
+      The adapted parameters, one tensor a variable.
+    """
+    steps = settings.steps if steps is None else steps
+    moving = [i for i, rate in enumerate(rates) if rate]
+    if steps == 0 or not moving:
+        return list(params)
+
+    def step(everything: Tensors, velocity: Tensors) -> tuple[Tensors, Tensors]:
+        return _step(loss, everything, velocity, settings, rates, moving)
+
+    start = [tf.zeros_like(params[i]) for i in moving] if settings.momentum else []
+    if not differentiable:
+        return _looped(step, params, start, steps)
+    if settings.memory == "recompute":
+        return _recomputed(step, params, start, steps)
+    everything, velocity = list(params), start
+    for _ in range(steps):
+        everything, velocity = step(everything, velocity)
+    return everything
+
+
+def _step(
+    loss: Loss,
+    params: Tensors,
+    velocity: Tensors,
+    settings: InnerLoop,
+    rates: Sequence[float],
+    moving: Sequence[int],
+) -> tuple[Tensors, Tensors]:
+    """One step: all parameters and the moving ones' velocities (empty without momentum)."""
+    params = list(params)
+    at = [params[i] for i in moving]
+    with tf.GradientTape() as tape:
+        tape.watch(at)
+        for i, value in zip(moving, at):
+            params[i] = value
+        value = loss(params)
+    gradients = tape.gradient(value, at, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    if not settings.second_order:
+        gradients = [tf.stop_gradient(g) for g in gradients]
+    if settings.weight_decay:
+        gradients = [g + settings.weight_decay * p for g, p in zip(gradients, at)]
+    if settings.momentum:
+        gradients = [settings.momentum * v + g for v, g in zip(velocity, gradients)]
+        velocity = gradients
+    for i, p, g in zip(moving, at, gradients):
+        params[i] = p - rates[i] * g
+    return params, velocity
+
+
+def _looped(step, params: Tensors, velocity: Tensors, steps: int) -> Tensors:
+    n = len(params)
+
+    def body(s, *carry):
+        new_params, new_velocity = step(list(carry[:n]), list(carry[n:]))
+        return (s + 1, *new_params, *new_velocity)
+
+    result = tf.while_loop(
+        lambda s, *_: s < steps, body, (tf.constant(0), *params, *velocity), parallel_iterations=1
+    )
+    return list(result[1 : 1 + n])
+
+
+def _recomputed(step, params: Tensors, velocity: Tensors, steps: int) -> Tensors:
+    """The steps, with a backward sweep that builds and frees one step at a time.
+
+    With c_s the carry (parameters and velocities) before step s and F the step, the sweep is
+    v_s = (∂F/∂c at c_s)ᵀ v_{s+1}: for plain gradient descent the Hessian-vector products
+    v_s = v_{s+1} - α ∇²L_S(θ_s) v_{s+1}. Only c_0 … c_{S-1} are kept.
+    """
+    n = len(params)
+    carry0 = [*params, *velocity]
+
+    def advance(carry: Tensors) -> Tensors:
+        new_params, new_velocity = step(list(carry[:n]), list(carry[n:]))
+        return [*new_params, *new_velocity]
+
+    @tf.custom_gradient
+    def run(*carry):
+        final, history = _forward_sweep(advance, [tf.stop_gradient(c) for c in carry], steps)
+
+        def backward(*cotangents):
+            return _backward_sweep(advance, history, list(cotangents), steps)
+
+        return final, backward
+
+    return list(run(*carry0))[:n]
+
+
+def _forward_sweep(advance, carry: Tensors, steps: int) -> tuple[Tensors, Tensors]:
+    """The last carry, and every carry before a step stacked [S, *shape]."""
+    arrays = [tf.TensorArray(c.dtype, steps, element_shape=c.shape) for c in carry]
+    n = len(carry)
+
+    def body(s, *rest):
+        now, kept = list(rest[:n]), rest[n:]
+        kept = [array.write(s, c) for array, c in zip(kept, now)]
+        return (s + 1, *advance(now), *kept)
+
+    out = tf.while_loop(
+        lambda s, *_: s < steps, body, (tf.constant(0), *carry, *arrays), parallel_iterations=1
+    )
+    return list(out[1 : 1 + n]), [array.stack() for array in out[1 + n :]]
+
+
+def _backward_sweep(advance, history: Tensors, cotangents: Tensors, steps: int) -> Tensors:
+    def body(s, *v):
+        carry = [tf.stop_gradient(h[s - 1]) for h in history]
+        with tf.GradientTape() as tape:
+            tape.watch(carry)
+            new = advance(carry)
+        zero = tf.UnconnectedGradients.ZERO
+        pulled = tape.gradient(new, carry, output_gradients=list(v), unconnected_gradients=zero)
+        return (s - 1, *pulled)
+
+    out = tf.while_loop(
+        lambda s, *_: s > 0, body, (tf.constant(steps), *cotangents), parallel_iterations=1
+    )
+    return list(out[1:])
