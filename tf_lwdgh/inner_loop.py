@@ -105,8 +105,7 @@ def adapt(
       settings: momentum, decay, order and memory.
       rates: one a variable; those of rate 0 are returned as they came.
       steps: overrides `settings.steps`.
-      differentiable: False where no outer gradient is wanted (evaluation, serving): the steps then run
-        in a loop that keeps one step's activations.
+      differentiable: False where no outer gradient is wanted (evaluation, serving).
 
     Returns:
       The adapted parameters, one tensor a variable.
@@ -116,35 +115,29 @@ def adapt(
     if steps == 0 or not moving:
         return list(params)
 
-    def step(everything: Tensors, velocity: Tensors) -> tuple[Tensors, Tensors]:
-        return _step(loss, everything, velocity, settings, rates, moving)
+    def step(carry: Tensors) -> Tensors:
+        return _step(loss, carry, settings, rates, moving)
 
-    start = [tf.zeros_like(params[i]) for i in moving] if settings.momentum else []
-    if not differentiable:
-        return _looped(step, params, start, steps)
-    if settings.memory == "recompute":
-        return _recomputed(step, params, start, steps)
-    everything, velocity = list(params), start
+    if differentiable and settings.memory == "recompute":
+        step = _recomputed(step)
+    carry = [*params, *(tf.zeros_like(params[i]) for i in moving)]
     for _ in range(steps):
-        everything, velocity = step(everything, velocity)
-    return everything
+        carry = step(carry)
+    return carry[: len(params)]
 
 
 def _step(
     loss: Loss,
-    params: Tensors,
-    velocity: Tensors,
+    carry: Tensors,
     settings: InnerLoop,
     rates: Sequence[float],
     moving: Sequence[int],
-) -> tuple[Tensors, Tensors]:
-    """One step: all parameters and the moving ones' velocities (empty without momentum)."""
-    params = list(params)
+) -> Tensors:
+    """One step from and to a carry: all parameters, then the velocities of the moving ones."""
+    params, velocity = list(carry[: len(rates)]), carry[len(rates) :]
     at = [params[i] for i in moving]
     with tf.GradientTape() as tape:
         tape.watch(at)
-        for i, value in zip(moving, at):
-            params[i] = value
         value = loss(params)
     gradients = tape.gradient(value, at, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     if not settings.second_order:
@@ -152,79 +145,35 @@ def _step(
     if settings.weight_decay:
         gradients = [g + settings.weight_decay * p for g, p in zip(gradients, at)]
     if settings.momentum:
-        gradients = [settings.momentum * v + g for v, g in zip(velocity, gradients)]
-        velocity = gradients
+        velocity = gradients = [settings.momentum * v + g for v, g in zip(velocity, gradients)]
     for i, p, g in zip(moving, at, gradients):
         params[i] = p - rates[i] * g
-    return params, velocity
+    return [*params, *velocity]
 
 
-def _looped(step, params: Tensors, velocity: Tensors, steps: int) -> Tensors:
-    n = len(params)
+def _recomputed(step: Callable[[Tensors], Tensors]) -> Callable[[Tensors], Tensors]:
+    """The step, keeping nothing but its carry for the outer gradient.
 
-    def body(s, *carry):
-        new_params, new_velocity = step(list(carry[:n]), list(carry[n:]))
-        return (s + 1, *new_params, *new_velocity)
-
-    result = tf.while_loop(
-        lambda s, *_: s < steps, body, (tf.constant(0), *params, *velocity), parallel_iterations=1
-    )
-    return list(result[1 : 1 + n])
-
-
-def _recomputed(step, params: Tensors, velocity: Tensors, steps: int) -> Tensors:
-    """The steps, with a backward sweep that builds and frees one step at a time.
-
-    With c_s the carry (parameters and velocities) before step s and F the step, the sweep is
-    v_s = (∂F/∂c at c_s)ᵀ v_{s+1}: for plain gradient descent the Hessian-vector products
-    v_s = v_{s+1} - α ∇²L_S(θ_s) v_{s+1}. Only c_0 … c_{S-1} are kept.
+    With c_s the carry before step s and F the step, the outer gradient is the sweep
+    v_s = (∂F/∂c at c_s)ᵀ v_{s+1}; for plain gradient descent these are the Hessian-vector products
+    v_s = v_{s+1} - α ∇²L_S(θ_s) v_{s+1}. Each is built from c_s when v_{s+1} is known, then freed.
     """
-    n = len(params)
-    carry0 = [*params, *velocity]
-
-    def advance(carry: Tensors) -> Tensors:
-        new_params, new_velocity = step(list(carry[:n]), list(carry[n:]))
-        return [*new_params, *new_velocity]
 
     @tf.custom_gradient
     def run(*carry):
-        final, history = _forward_sweep(advance, [tf.stop_gradient(c) for c in carry], steps)
+        kept = [tf.stop_gradient(c) for c in carry]
 
         def backward(*cotangents):
-            return _backward_sweep(advance, history, list(cotangents), steps)
+            with tf.control_dependencies(cotangents):
+                again = [tf.identity(c) for c in kept]
+            with tf.GradientTape() as tape:
+                tape.watch(again)
+                new = step(again)
+            zero = tf.UnconnectedGradients.ZERO
+            return tape.gradient(
+                new, again, output_gradients=cotangents, unconnected_gradients=zero
+            )
 
-        return final, backward
+        return step(kept), backward
 
-    return list(run(*carry0))[:n]
-
-
-def _forward_sweep(advance, carry: Tensors, steps: int) -> tuple[Tensors, Tensors]:
-    """The last carry, and every carry before a step stacked [S, *shape]."""
-    arrays = [tf.TensorArray(c.dtype, steps, element_shape=c.shape) for c in carry]
-    n = len(carry)
-
-    def body(s, *rest):
-        now, kept = list(rest[:n]), rest[n:]
-        kept = [array.write(s, c) for array, c in zip(kept, now)]
-        return (s + 1, *advance(now), *kept)
-
-    out = tf.while_loop(
-        lambda s, *_: s < steps, body, (tf.constant(0), *carry, *arrays), parallel_iterations=1
-    )
-    return list(out[1 : 1 + n]), [array.stack() for array in out[1 + n :]]
-
-
-def _backward_sweep(advance, history: Tensors, cotangents: Tensors, steps: int) -> Tensors:
-    def body(s, *v):
-        carry = [tf.stop_gradient(h[s - 1]) for h in history]
-        with tf.GradientTape() as tape:
-            tape.watch(carry)
-            new = advance(carry)
-        zero = tf.UnconnectedGradients.ZERO
-        pulled = tape.gradient(new, carry, output_gradients=list(v), unconnected_gradients=zero)
-        return (s - 1, *pulled)
-
-    out = tf.while_loop(
-        lambda s, *_: s > 0, body, (tf.constant(steps), *cotangents), parallel_iterations=1
-    )
-    return list(out[1:])
+    return lambda carry: list(run(*carry))

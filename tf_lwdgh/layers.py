@@ -7,10 +7,32 @@ out wrong; this one differentiates through both statistics.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import keras
 import tensorflow as tf
 
+from tf_lwdgh.fused_block import bn_relu_pool
+
 _AXES = (0, 1, 2)
+
+
+_plain_only = False
+
+
+@contextlib.contextmanager
+def plain_operations() -> Iterator[None]:
+    """Within it every layer traces plain TensorFlow operations: no XLA, no custom gradients.
+
+    For graphs that leave this process, such as SavedModels. Not thread-safe.
+    """
+    global _plain_only
+    before, _plain_only = _plain_only, True
+    try:
+        yield
+    finally:
+        _plain_only = before
 
 
 def batch_moments(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -97,6 +119,11 @@ class BatchNormReluPool(BatchNormalization):
     def __init__(self, fused: bool = True, **kwargs) -> None:
         super().__init__(**kwargs)
         self.fused = fused
+
+    def _normalise(self, x, mean, variance, gamma, beta) -> tf.Tensor:
+        if not self.fused or _plain_only:
+            return super()._normalise(x, mean, variance, gamma, beta)
+        return bn_relu_pool(x, gamma, beta, epsilon=self.epsilon)
 
     def _finish(self, y: tf.Tensor) -> tf.Tensor:
         return tf.nn.relu(tf.nn.max_pool2d(y, 2, 2, "VALID"))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import keras
 import tensorflow as tf
 
-from tf_lwdgh import config, trees
+from tf_lwdgh import config, threads, trees
 from tf_lwdgh.aggregators import Aggregator
 from tf_lwdgh.algorithms import Algorithm, accuracy
 from tf_lwdgh.collectives import Collective
@@ -110,9 +110,8 @@ def task_gradients(
         one_task,
         episodes,
         fn_output_signature=signature,
-        parallel_iterations=parallel_tasks or tf.config.threading.get_inter_op_parallelism_threads()
-        or 8,
-    )  # fmt: skip
+        parallel_iterations=parallel_tasks or threads.cores(),
+    )
 
 
 class MetaStep(tf.Module):

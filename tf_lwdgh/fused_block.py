@@ -1,0 +1,211 @@
+"""BatchNorm, ReLU and 2×2 max-pooling as one operation with hand-derived first and second derivatives.
+
+z [B, H, W, C] is the convolution's output, M = B·H·W, m and v its batch moments, r = 1/√(v + ε),
+x̂ = (z - m) r, y = g x̂ + b, p = maxpool(relu(y)). A window passes its gradient to its first maximum,
+where p > 0. With q = dp·[p > 0], dy = q at the maxima and 0 elsewhere, X = x̂ at the maxima:
+
+First derivative:
+  db = Σ q,  dg = Σ q X,  dz = g E  with  E = r (dy - db/M - x̂ dg/M).
+
+Second derivative, for cotangents (u, u_g, u_b) of (dz, dg, db), with S = Σ u, S' = Σ u x̂, U = u at the
+maxima and D = r (u - S/M - x̂ S'/M):
+  ḡ = Σ u E = r (Σ q U - S db/M - S' dg/M)
+  z̄ = -(g r dg/M) D + (u_g - g r S'/M) E - (g ḡ r/M) x̂
+  q̄ = g r (U - S/M - X S'/M) + u_g X + u_b,   b̄ = 0.
+
+No step divides by g, so nothing happens at g = 0. All sums with `dy` run over the pooled maxima, a quarter
+of the elements; nothing of the full size but z is kept for the backward pass.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+_DEAD = 4  # the window index that stands for "ReLU is off here"
+
+
+class _Saved(NamedTuple):
+    """What the derivatives need beside z and g; constants to any outer tape."""
+
+    mean: tf.Tensor  # [C]
+    r: tf.Tensor  # [C]
+    index: tf.Tensor  # [B, H//2, W//2, C] int8: the maximum's place in its window, or _DEAD
+    top: tf.Tensor  # [B, H//2, W//2, C]: X
+
+
+def bn_relu_pool(
+    z: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, *, epsilon: float
+) -> tf.Tensor:
+    """maxpool₂ₓ₂(relu(batch_norm(z))), with batch statistics; differentiable twice.
+
+    Args:
+      z: [B, H, W, C] float32 or float64.
+      gamma: [C].
+      beta: [C].
+      epsilon: added to the variance.
+
+    Returns:
+      [B, H//2, W//2, C].
+    """
+
+    @tf.custom_gradient
+    def forward(z, gamma, beta):
+        pooled, saved = _forward(*_constant((z, gamma, beta)), epsilon)
+
+        def backward(dp):
+            dz, dgamma, dbeta = _first(dp, z, gamma, saved)
+            return dz, dgamma, dbeta
+
+        return pooled, backward
+
+    return forward(z, gamma, beta)
+
+
+def _constant(tensors):
+    return tf.nest.map_structure(tf.stop_gradient, tensors)
+
+
+def _forward(z, gamma, beta, epsilon: float) -> tuple[tf.Tensor, _Saved]:
+    mean, variance = moments(z)
+    r = tf.math.rsqrt(variance + epsilon)
+    pooled, index, top = _pool(z, mean, r, gamma, beta)
+    return pooled, _Saved(*_constant((mean, r, index, top)))
+
+
+def moments(z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and biased variance [C] of [B, H, W, C], not differentiable; by the fused kernel in float32."""
+    if z.dtype != tf.float32:
+        mean = tf.reduce_mean(z, [0, 1, 2])
+        return mean, tf.reduce_mean(tf.square(z - mean), [0, 1, 2])
+    ones, none = tf.ones_like(z[0, 0, 0]), tf.zeros([0])
+    out = tf.raw_ops.FusedBatchNormV3(
+        x=z, scale=ones, offset=0 * ones, mean=none, variance=none, is_training=True
+    )
+    count = _count(z)  # The kernel's variance is the unbiased one.
+    return out.batch_mean, out.batch_variance * (tf.maximum(count - 1, 1) / count)
+
+
+def _first(dp, z, gamma, saved: _Saved):
+    """The first derivative as an operation of its own, so that it can be differentiated once more."""
+
+    @tf.custom_gradient
+    def gradient(dp, z, gamma):
+        fixed = _constant((dp, z, gamma))
+        q = tf.where(saved.index == _DEAD, tf.zeros([], dp.dtype), fixed[0])
+        db, dg = channel_sum(q), channel_sum(q * saved.top)
+        sums = (db, dg)
+        dz = _spread(fixed[1], q, fixed[2], saved, sums)
+
+        def backward(u, ug, ub):
+            return _second(_constant((u, ug, ub)), fixed[1], fixed[2], q, saved, sums)
+
+        return (dz, dg, db), backward
+
+    return gradient(dp, z, gamma)
+
+
+def _second(cotangents, z, gamma, q, saved: _Saved, sums):
+    u, ug, ub = cotangents
+    db, dg = sums
+    m, r, top = _count(z), saved.r, saved.top
+    total = channel_sum(u)
+    along = r * (channel_dot(u, z) - saved.mean * total)
+    at_top = _gather(u, saved.index)
+    gamma_bar = r * (channel_sum(q * at_top) - total * db / m - along * dg / m)
+    q_bar = gamma * r * (at_top - total / m - top * along / m) + ug * top + ub
+    q_bar = tf.where(saved.index == _DEAD, tf.zeros([], q.dtype), q_bar)
+    coefficients = (-gamma * r * dg / m, ug - gamma * r * along / m, gamma * gamma_bar * r / m)
+    z_bar = _combine(z, u, q, saved, (total / m, along / m), (db / m, dg / m), coefficients)
+    return q_bar, z_bar, gamma_bar
+
+
+def _count(z: tf.Tensor) -> tf.Tensor:
+    """M as a scalar of z's dtype."""
+    shape = tf.shape(z)
+    return tf.cast(shape[0] * shape[1] * shape[2], z.dtype)
+
+
+def _rows(x: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(x, [-1, x.shape[-1]])
+
+
+def channel_sum(x: tf.Tensor) -> tf.Tensor:
+    """Σ over all but the channels, as a product with ones: the fastest reduction on a CPU."""
+    rows = _rows(x)
+    return tf.matmul(tf.ones([1, tf.shape(rows)[0]], x.dtype), rows)[0]
+
+
+def channel_dot(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """Σ x y over all but the channels."""
+    if x.shape[-1] > 64:  # The product below computes C² sums to keep C of them.
+        return channel_sum(x * y)
+    return tf.linalg.diag_part(tf.matmul(_rows(x), _rows(y), transpose_a=True))
+
+
+def _windows(x: tf.Tensor) -> tf.Tensor:
+    """[B, H, W, C] -> [B, H//2, 2, W//2, 2, C]; an odd last row or column is left out."""
+    height, width, channels = x.shape[1] // 2, x.shape[2] // 2, x.shape[3]
+    even = x[:, : 2 * height, : 2 * width]
+    return tf.reshape(even, [-1, height, 2, width, 2, channels])
+
+
+def _is_top(index: tf.Tensor) -> tf.Tensor:
+    """[B, H//2, W//2, C] -> [B, H//2, 2, W//2, 2, C] bool."""
+    places = tf.constant([[0, 1], [2, 3]], index.dtype)[None, None, :, None, :, None]
+    return index[:, :, None, :, None, :] == places
+
+
+def _route(q: tf.Tensor, index: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """Values at the maxima, 0 elsewhere: [B, H//2, W//2, C] -> the shape of `like`."""
+    spread = tf.where(_is_top(index), q[:, :, None, :, None, :], tf.zeros([], q.dtype))
+    height, width, channels = like.shape[1:]
+    even = tf.reshape(spread, [-1, height // 2 * 2, width // 2 * 2, channels])
+    return tf.pad(even, [[0, 0], [0, height % 2], [0, width % 2], [0, 0]])
+
+
+# The passes over whole arrays; XLA fuses each into one loop.
+
+
+@tf.function(jit_compile=True)
+def _pool(z, mean, r, gamma, beta):
+    sign = tf.cast(tf.where(gamma < 0, -1, 1), z.dtype)
+    signed = _windows(z) * sign
+    a, b, c, d = (signed[:, :, i, :, j] for i in (0, 1) for j in (0, 1))
+    top = tf.maximum(tf.maximum(a, b), tf.maximum(c, d))
+    index = tf.where(a == top, 0, tf.where(b == top, 1, tf.where(c == top, 2, 3)))
+    x_hat = (top * sign - mean) * r
+    pooled = tf.nn.relu(gamma * x_hat + beta)
+    index = tf.where(pooled > 0, index, _DEAD)
+    return pooled, tf.cast(index, tf.int8), x_hat
+
+
+@tf.function(jit_compile=True)
+def _spread(z, q, gamma, saved, sums):
+    """dz = g E."""
+    mean, r, index, _ = saved
+    count, (db, dg) = _count(z), sums
+    scale = gamma * r
+    x_hat_part = (z - mean) * (r * scale * dg / count)
+    return _route(q, index, z) * scale - x_hat_part - scale * db / count
+
+
+@tf.function(jit_compile=True)
+def _gather(u, index):
+    """u at the maxima, 0 where ReLU is off: the transpose of `_route`."""
+    w = _windows(u)
+    picked = tf.zeros([], u.dtype)
+    for place, (i, j) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
+        picked += tf.where(index == place, w[:, :, i, :, j], tf.zeros([], u.dtype))
+    return picked
+
+
+@tf.function(jit_compile=True)
+def _combine(z, u, q, saved, u_means, dy_means, coefficients):
+    """z̄ = c₀ D + c₁ E - c₂ x̂."""
+    mean, r, index, _ = saved
+    x_hat = (z - mean) * r
+    d = r * (u - u_means[0] - x_hat * u_means[1])
+    e = r * (_route(q, index, z) - dy_means[0] - x_hat * dy_means[1])
+    return coefficients[0] * d + coefficients[1] * e - coefficients[2] * x_hat
