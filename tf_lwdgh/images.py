@@ -15,7 +15,7 @@ from tf_lwdgh import config as gin_config
 
 NORMALISATIONS = ("unit", "signed", "standard")
 RESIZES = ("area", "bilinear", "bicubic", "lanczos3", "nearest")
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's mode L
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's mode L
 
 
 @gin_config.configurable
@@ -202,7 +202,7 @@ def _resize(image: tf.Tensor, config: ImageConfig) -> tf.Tensor:
 
 def _grey(image: tf.Tensor) -> tf.Tensor:
     """[h, w, 3] uint8 to its luma [h, w, 1] uint8; exact where the three channels are equal."""
-    luma = tf.reduce_sum(tf.cast(image, tf.float32) * tf.constant(_LUMA), axis=-1, keepdims=True)
+    luma = tf.reduce_sum(tf.cast(image, tf.float32) * tf.constant(LUMA), axis=-1, keepdims=True)
     return tf.saturate_cast(tf.round(luma), tf.uint8)
 
 

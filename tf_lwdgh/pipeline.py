@@ -163,8 +163,8 @@ def listed_tasks(
     listed = EpisodeIndices(task_list.class_ids, task_list.rotations, task_list.image_indices)
     tasks = tf.data.Dataset.from_tensor_slices(listed)
 
-    def make(*indices: tf.Tensor) -> Episode:
-        return build_episode(source, task_list.config, EpisodeIndices(*indices))
+    def make(indices: EpisodeIndices) -> Episode:
+        return build_episode(source, task_list.config, indices)
 
     whole = len(task_list) % batch_size == 0
     return _batched(tasks, make, batch_size, whole, pipeline_config)
