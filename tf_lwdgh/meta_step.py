@@ -117,8 +117,8 @@ def task_gradients(
 class MetaStep(tf.Module):
     """One meta-update as a single tf.function, traced once.
 
-    Under a tf.distribute strategy call it through `strategy.run`: the mean, the softmax and the update
-    then range over the tasks of all replicas.
+    Made within a tf.distribute strategy's scope it runs on all of the replicas: the mean, the softmax and
+    the update then range over the tasks of all of them.
 
     Args:
       keras_model: a backbone; its variables are updated in place.
@@ -161,6 +161,7 @@ class MetaStep(tf.Module):
         layers = [n for n, yes in zip(self.model.layer_names, trained) if yes]
         self.names = names
         self.units = trees.make_units(aggregator.unit, names, layers)
+        self.strategy = tf.distribute.get_strategy()
         self.traces = 0
         optimizer.build(self.variables_trained)
 
@@ -169,13 +170,20 @@ class MetaStep(tf.Module):
         """Runs one meta-step and updates the variables.
 
         Args:
-          episodes: this replica's tasks, every tensor with a leading axis T.
+          episodes: a meta-batch, every tensor with a leading axis T; with several replicas, an element
+            of a distributed data set.
           step: scalar int64, the global meta-step, counted from 0.
 
         Returns:
           Metrics by 'group/name': scalars, and 'weights/<unit>' [K].
         """
         self.traces += 1
+        if self.strategy.num_replicas_in_sync == 1:
+            return self._replica_step(episodes, step)
+        out = self.strategy.run(self._replica_step, args=(episodes, step))
+        return tf.nest.map_structure(lambda v: self.strategy.experimental_local_results(v)[0], out)
+
+    def _replica_step(self, episodes: Episode, step: tf.Tensor) -> Metrics:
         collective = Collective()
         gradients, task_metrics, statistics = task_gradients(
             self.model, self.algorithm, episodes, parallel_tasks=self.settings.parallel_tasks
@@ -227,5 +235,6 @@ class MetaStep(tf.Module):
 
     @staticmethod
     def _task_metrics(task_metrics: Mapping[str, tf.Tensor], collective: Collective) -> Metrics:
-        means = [tf.reduce_mean(value) / collective.size for value in task_metrics.values()]
+        values = [tf.cast(value, tf.float32) for value in task_metrics.values()]
+        means = [tf.reduce_mean(value) / collective.size for value in values]
         return {f"train/{k}": v for k, v in zip(task_metrics, collective.sum(means))}
