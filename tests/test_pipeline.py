@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import numpy as np
 import pytest
@@ -169,6 +170,23 @@ def test_images_are_not_written_into_the_graph(data, storage):
     graph = tf.function(source.gather).get_concrete_function(rows).graph
     assert graph.as_graph_def().ByteSize() < 50_000
     assert len(graph.captures) == (storage != "disk")
+
+
+def resident_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux's /proc")
+def test_images_in_memory_are_not_copied_by_an_iterator():
+    images = tf.ones([2**28], tf.uint8)
+    before = resident_bytes()
+
+    def make(number):
+        return Episode(*[tf.gather(images, number)] * 4)
+
+    next(iter(pipeline._batched(tf.data.Dataset.range(4), make, 2, True, None)))
+    assert resident_bytes() - before < 2**27
 
 
 def test_memory_is_stated_and_logged(data, caplog):

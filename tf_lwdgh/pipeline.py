@@ -221,6 +221,8 @@ def _batched(
     dataset = dataset.batch(batch_size, drop_remainder=drop_remainder)
     options = tf.data.Options()
     options.deterministic = True
+    # The rewrites would copy every captured image into the rewritten graph, and gain nothing here.
+    options.experimental_optimization.apply_default_optimizations = False
     options.threading.private_threadpool_size = threads
     options.threading.max_intra_op_parallelism = 1
     return dataset.prefetch(settings.prefetch).with_options(options)
