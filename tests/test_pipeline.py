@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 
@@ -11,7 +12,7 @@ import tensorflow as tf
 
 from tests import records
 from tf_lwdgh import config as gin_config
-from tf_lwdgh import episodes, pipeline
+from tf_lwdgh import episodes, pipeline, store
 from tf_lwdgh.episodes import EpisodeConfig
 from tf_lwdgh.image_source import STORAGES, ImageSource
 from tf_lwdgh.images import ImageConfig
@@ -240,3 +241,35 @@ def test_gin_binds_the_settings():
         assert PipelineConfig().storage == "disk" and PipelineConfig().private_threads == 3
     finally:
         gin_config.clear()
+
+
+def test_a_file_cut_after_indexing_stops_the_run(tmp_path):
+    spec = records.write_records(tmp_path / "tiny")
+    source = ImageSource(tmp_path / "tiny", spec, "train", ImageConfig(8, 3), "disk")
+    for path in (tmp_path / "tiny").glob("*.tfrecords"):
+        path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(tf.errors.OpError, match="was cut since it was indexed"):
+        batches(source)
+
+
+def test_a_spec_that_counts_wrong_is_refused(data):
+    folder, spec = data
+    sizes = (*spec.images_per_class[:1], 5, *spec.images_per_class[2:])
+    wrong = dataclasses.replace(spec, images_per_class=sizes)
+    for storage in STORAGES:
+        with pytest.raises(ValueError, match=r"class 1 .*'tiny'.*says \(5\)\. Received: 9\."):
+            ImageSource(folder, wrong, "train", ImageConfig(8, 3), storage)
+
+
+def test_an_image_that_cannot_be_decoded_names_its_class(tmp_path):
+    pixels = {"train": [("owls", [b"no image"] * 3)], "val": [], "test": []}
+    spec = store.write_dataset(tmp_path / "bad", "bad", pixels, image_size=8)
+    with pytest.raises(ValueError, match=r"class 0 \('owls'\) of data set 'bad'.*cannot be dec"):
+        ImageSource(tmp_path / "bad", spec, "train", ImageConfig(8, 3), "decoded")
+
+
+def test_a_split_without_classes_is_refused(tmp_path):
+    pixels = {"train": [("owls", [np.zeros((8, 8), np.uint8)])], "val": [], "test": []}
+    spec = store.write_dataset(tmp_path / "half", "half", pixels, image_size=8)
+    with pytest.raises(ValueError, match="split 'val' of data set 'half' has no classes"):
+        ImageSource(tmp_path / "half", spec, "val", ImageConfig(8, 3))

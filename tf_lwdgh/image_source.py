@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -22,6 +24,7 @@ from tf_lwdgh.images import ImageConfig, decode
 
 STORAGES = ("encoded", "decoded", "disk")
 _STRING_BYTES = 24  # TensorFlow's own cost of one string
+_Records = TypeVar("_Records", list, np.ndarray)
 _LOG = logging.getLogger(__name__)
 
 
@@ -49,12 +52,18 @@ class ImageSource:
         """Loads (or, for 'disk', indexes) the split.
 
         Raises:
-          ValueError: an unknown storage, or an image that cannot be decoded.
+          ValueError: an unknown storage, a split without classes, or records that do not match the
+            spec or ('decoded') hold no image.
         """
         check_storage(storage)
         self.spec, self.split, self.config, self.storage = spec, split, config, storage
         self._records_dir = os.fspath(records_dir)
         self._classes = spec.classes(split)
+        if not self._classes:
+            raise ValueError(
+                "a split must have classes. "
+                f"Received: split {split!r} of data set {spec.name!r} has no classes."
+            )
         sizes = [spec.images_per_class[c] for c in self._classes]
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         load = {"encoded": self._load_encoded, "decoded": self._load_decoded}
@@ -84,7 +93,7 @@ class ImageSource:
         return decode(encoded, self.config, self.spec.image_size)
 
     def _load_encoded(self) -> int:
-        parts = [tf.constant(self._read_class(c), tf.string) for c in self._classes]
+        parts = [tf.constant(self._checked(c, store.read_class), tf.string) for c in self._classes]
         self._encoded = tf.concat(parts, axis=0)
         lengths = tf.cast(tf.strings.length(self._encoded), tf.int64)
         return int(tf.reduce_sum(lengths)) + _STRING_BYTES * len(self)
@@ -97,7 +106,7 @@ class ImageSource:
         )
         for i, class_id in enumerate(self._classes):
             try:
-                decoded = decoder(tf.constant(self._read_class(class_id), tf.string))
+                decoded = decoder(tf.constant(self._checked(class_id, store.read_class), tf.string))
             except tf.errors.InvalidArgumentError as error:
                 raise ValueError(
                     f"class {class_id} ({self.spec.class_names[class_id]!r}) of data set "
@@ -109,20 +118,22 @@ class ImageSource:
         return pixels.nbytes
 
     def _load_index(self) -> int:
-        parts = [store.index_class(self._records_dir, self.spec, c) for c in self._classes]
+        parts = [self._checked(c, store.index_class) for c in self._classes]
         self._places = np.concatenate(parts).astype(np.int64)
         self._paths = [store.class_path(self._records_dir, self.spec, c) for c in self._classes]
         return self._places.nbytes
 
-    def _read_class(self, class_id: int) -> list[bytes]:
-        images = store.read_class(self._records_dir, self.spec, class_id)
-        if len(images) != self.spec.images_per_class[class_id]:
+    def _checked(self, class_id: int, read: Callable[..., _Records]) -> _Records:
+        """What `read` finds of a class, if that is as much as the spec says."""
+        found = read(self._records_dir, self.spec, class_id)
+        stated = self.spec.images_per_class[class_id]
+        if len(found) != stated:
             raise ValueError(
                 f"class {class_id} of data set {self.spec.name!r} must hold as many images as "
-                f"dataset_spec.json in {self._records_dir!r} says "
-                f"({self.spec.images_per_class[class_id]}). Received: {len(images)}."
+                f"{store.SPEC_FILE} in {self._records_dir!r} says ({stated}). "
+                f"Received: {len(found)}."
             )
-        return images
+        return found
 
     def _read_rows(self, rows: np.ndarray) -> np.ndarray:
         """The encoded images of rows [M], each class's file opened once."""
@@ -134,6 +145,11 @@ class ImageSource:
                 for i in np.flatnonzero(classes == position):
                     offset, length = (int(v) for v in self._places[rows[i]])
                     encoded[i] = os.pread(descriptor, length, offset)
+                    if len(encoded[i]) != length:
+                        raise ValueError(
+                            f"{self._paths[position]!r} was cut since it was indexed: {length} "
+                            f"bytes at {offset} must be there. Received: {len(encoded[i])}."
+                        )
             finally:
                 os.close(descriptor)
         return encoded
