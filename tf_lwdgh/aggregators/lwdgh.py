@@ -31,7 +31,7 @@ class LWDGH:
 
     unit: str = "variable"
     temperature: float = 1.0
-    explore: ExploreExploit | None = ExploreExploit()
+    explore: ExploreExploit | None = dataclasses.field(default_factory=ExploreExploit)
 
     def __post_init__(self) -> None:
         if self.unit not in trees.UNITS:

@@ -36,7 +36,7 @@ class MAML:
         ways may differ between training and test.
     """
 
-    inner_loop: InnerLoop = InnerLoop()
+    inner_loop: InnerLoop = dataclasses.field(default_factory=InnerLoop)
     batch_norm: str = "transductive"
     head: str = "learned"
 
