@@ -1,0 +1,183 @@
+"""Checkpoints that are whole or absent: a folder a step, written aside, then renamed.
+
+`step-00000200/` holds TensorFlow's checkpoint files (`state.index`, `state.data-…`) and `manifest.json`
+with the SHA-256 of each, the step and whatever else the run must remember. Loading verifies the hashes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+_STATE, _MANIFEST = "state", "manifest.json"
+_NAME = re.compile(r"step-(\d{8,})$")
+_log = logging.getLogger(__name__)
+
+Named = dict[str, tf.Variable]
+
+
+class CheckpointError(ValueError):
+    """There are checkpoints, and none of them can be loaded."""
+
+
+def named_variables(variables: Sequence[keras.Variable], names: Sequence[str]) -> Named:
+    """The TensorFlow variables behind Keras's, under names that are the same in every process."""
+    width = len(str(len(variables)))
+    return {
+        f"{i:0{width}d}/{name}": v.value for i, (v, name) in enumerate(zip(variables, names))
+    }
+
+
+def model_variables(model: keras.Model) -> Named:
+    """A model's variables, BatchNorm's averages included."""
+    return named_variables(model.variables, [v.path for v in model.variables])
+
+
+def optimizer_variables(optimizer: keras.optimizers.Optimizer) -> Named:
+    """An optimizer's step, rate and slots; it must have been built."""
+    return named_variables(optimizer.variables, [v.name for v in optimizer.variables])
+
+
+class CheckpointFolder:
+    """The checkpoints of one run in one folder.
+
+    Args:
+      folder: where they lie; made when the first is saved.
+      keep: how many of the newest stay.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, keep: int = 2) -> None:
+        self.folder, self.keep = os.fspath(folder), keep
+
+    def steps(self) -> list[int]:
+        """The steps there are checkpoints of, rising; whether they are whole is not looked at."""
+        if not os.path.isdir(self.folder):
+            return []
+        return sorted(int(m[1]) for m in map(_NAME.match, os.listdir(self.folder)) if m)
+
+    def path(self, step: int) -> str:
+        """The folder of one step's checkpoint."""
+        return os.path.join(self.folder, f"step-{step:08d}")
+
+    def save(self, step: int, state: Mapping[str, Named], extra: Mapping[str, Any]) -> str:
+        """Saves; the checkpoint appears under its name whole, or not at all.
+
+        Args:
+          step: meta-steps done.
+          state: groups of variables, such as {'model': …, 'optimizer': …}.
+          extra: what else to remember, as JSON values.
+
+        Returns:
+          The checkpoint's folder.
+        """
+        os.makedirs(self.folder, exist_ok=True)
+        self._clear_unfinished()
+        aside = os.path.join(self.folder, f".unfinished-{os.getpid()}")
+        os.makedirs(aside)
+        tf.train.Checkpoint(**state).write(os.path.join(aside, _STATE))
+        names = sorted(os.listdir(aside))
+        files = {name: _sha256(os.path.join(aside, name)) for name in names}
+        manifest = {"step": step, "files": files, "groups": sorted(state), **extra}
+        with open(os.path.join(aside, _MANIFEST), "w", encoding="utf-8") as file:
+            json.dump(manifest, file, indent=1)
+        for name in (*names, _MANIFEST):
+            _sync(os.path.join(aside, name))
+        _sync(aside)
+        if os.path.exists(self.path(step)):  # left by a run that was resumed from before it
+            shutil.rmtree(self.path(step))
+        os.rename(aside, self.path(step))
+        _sync(self.folder)
+        for old in self.steps()[: -self.keep]:
+            shutil.rmtree(self.path(old))
+        return self.path(step)
+
+    def newest(self) -> dict[str, Any] | None:
+        """The manifest of the newest checkpoint that is whole; None where there is no checkpoint.
+
+        Raises:
+          CheckpointError: there are some, and none is whole.
+        """
+        faults = []
+        for step in reversed(self.steps()):
+            manifest, fault = _inspect(self.path(step))
+            if manifest is not None:
+                for path, why in faults:
+                    _log.warning(
+                        "%s is not whole (%s); going back to step %d", path, why, step
+                    )
+                return manifest
+            faults.append((self.path(step), fault))
+        if faults:
+            listed = "; ".join(f"{path}: {why}" for path, why in faults)
+            raise CheckpointError(
+                f"none of the checkpoints in {self.folder!r} is whole ({listed}). Remove that folder "
+                "to start anew, or put an intact copy back."
+            )
+        return None
+
+    def load(self, manifest: Mapping[str, Any], state: Mapping[str, Named]) -> None:
+        """Fills the variables of `state`, which may be some of the groups that were saved.
+
+        Args:
+          manifest: from `newest`.
+          state: groups of variables; every one must be found, with its shape.
+
+        Raises:
+          CheckpointError: the variables are not those that were saved.
+        """
+        path = os.path.join(self.path(manifest["step"]), _STATE)
+        try:
+            status = tf.train.Checkpoint(**state).read(path)
+            status.assert_existing_objects_matched()
+            if set(state) == set(manifest["groups"]):
+                status.assert_consumed()
+            else:
+                status.expect_partial()
+        except (AssertionError, ValueError, tf.errors.OpError) as error:
+            raise CheckpointError(
+                f"checkpoint {path!r} does not fit this model and optimizer: {error}"
+            ) from error
+
+    def _clear_unfinished(self) -> None:
+        for name in os.listdir(self.folder):
+            if name.startswith(".unfinished-"):
+                shutil.rmtree(os.path.join(self.folder, name))
+
+
+def _inspect(path: str) -> tuple[dict[str, Any] | None, str]:
+    """The manifest of one checkpoint if all of its files are as they were written, else why not."""
+    try:
+        with open(os.path.join(path, _MANIFEST), encoding="utf-8") as file:
+            manifest = json.load(file)
+        for name, expected in manifest["files"].items():
+            if _sha256(os.path.join(path, name)) != expected:
+                return None, f"{name} differs from what was written"
+    except FileNotFoundError as error:
+        return None, f"{os.path.basename(error.filename)} is missing"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None, f"{_MANIFEST} is damaged"
+    return manifest, ""
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(
+            hashlib, "file_digest"
+        ) else hashlib.sha256(file.read()).hexdigest()
+
+
+def _sync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,109 @@
+"""What the entry points share: flags, and errors as one clean message instead of a traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+
+import absl.logging
+from absl import flags
+
+USER_ERROR, DIVERGED = 2, 3
+_GIN_TRACE = re.compile(r"\n\s*In (call to configurable|file|binding|bindings).*", re.DOTALL)
+
+_CHATTER = re.compile(
+    r"^WARNING: All log messages before absl|^I0000 |^I\d{4} |rebuild TensorFlow with|cuInit|"
+    r"Could not find cuda drivers"
+)
+
+
+def define_shared_flags(*, run_dir_help: str, data_dir_default: str) -> None:
+    """--gin_param, --run_dir and --data_dir."""
+    flags.DEFINE_multi_string(
+        "gin_param",
+        [],
+        "A single binding that overrides the files, such as --gin_param='EpisodeConfig.k_shot = 5' "
+        "or, for a name in capitals in the gin files, --gin_param='K_SHOT = 5'. Repeatable.",
+    )
+    flags.DEFINE_string("run_dir", None, run_dir_help)
+    flags.DEFINE_string(
+        "data_dir", data_dir_default, "The folder that holds a folder of records for each data set."
+    )
+
+
+@contextlib.contextmanager
+def clean_errors(program: str) -> Iterator[None]:
+    """Turns errors that the user can mend into a message on standard error and an exit code."""
+    try:
+        yield
+    except FloatingPointError as error:  # training diverged
+        fail(program, str(error), DIVERGED)
+    except (ValueError, OSError) as error:
+        fail(program, str(error), USER_ERROR)
+    except RuntimeError as error:
+        if "Required bindings" not in str(error):  # gin's complaint about %gin.REQUIRED
+            raise
+        fail(program, str(error), USER_ERROR)
+
+
+def fail(program: str, message: str, code: int) -> None:
+    """Prints a message on standard error and leaves."""
+    print(f"{program}: {_GIN_TRACE.sub('', message).strip()}", file=sys.stderr)
+    sys.exit(code)
+
+
+def require_flag(name: str, value: object, example: str) -> None:
+    """Raises ValueError where a flag is missing."""
+    if not value:
+        raise ValueError(f"--{name} is missing. Example: {example}")
+
+
+def start_tensorflow() -> None:
+    """Imports TensorFlow without its start-up chatter, and sends the package's log to the terminal.
+
+    TensorFlow writes some lines before any of its settings can stop it; those that match _CHATTER are
+    dropped, all others are passed on.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with tempfile.TemporaryFile() as caught:
+        original = os.dup(2)
+        os.dup2(caught.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+        finally:
+            os.dup2(original, 2)
+            os.close(original)
+            caught.seek(0)
+            lines = caught.read().decode(errors="replace").splitlines()
+            for line in lines:
+                if line.strip() and not _CHATTER.search(line):
+                    print(line, file=sys.stderr)
+    absl.logging.set_verbosity(absl.logging.WARNING)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    ours = logging.getLogger("tf_lwdgh")
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+
+
+def stop_on_signal() -> Callable[[], bool]:
+    """Whether Ctrl-C or a TERM signal has come; a second Ctrl-C stops at once."""
+    seen: list[int] = []
+
+    def handler(number: int, _frame) -> None:
+        seen.append(number)
+        print("\nstopping at the end of this window; once more to stop at once", file=sys.stderr)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGTERM, handler)
+    return lambda: bool(seen)

@@ -1,0 +1,58 @@
+"""From metrics on the device to numbers on the host, a window of meta-steps at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+Arrays = dict[str, np.ndarray]
+_PER_TASK = ("weights/",)  # groups whose metrics hold one value a task
+
+
+class NonFiniteError(FloatingPointError):
+    """The training loss or an update was not finite."""
+
+
+def read(window: Sequence[dict[str, tf.Tensor]]) -> Arrays:
+    """Each metric of a window of S steps as one array [S, ...]; one copy from the device a metric."""
+    return {key: tf.stack([m[key] for m in window]).numpy() for key in window[0]}
+
+
+def check_finite(arrays: Arrays, first_step: int) -> None:
+    """Makes sure that loss and update of every step are finite.
+
+    Args:
+      arrays: of `read`.
+      first_step: the number of the window's first step, counted from 1.
+
+    Raises:
+      NonFiniteError: names the window, the first bad step and the metric.
+    """
+    for key in ("train/loss", "gradient_norm/total"):
+        bad = np.flatnonzero(~np.isfinite(arrays[key]))
+        if len(bad):
+            last = first_step + len(arrays[key]) - 1
+            raise NonFiniteError(
+                f"{key} is {arrays[key][bad[0]]} at step {first_step + bad[0]} "
+                f"(window of steps {first_step} to {last})."
+            )
+
+
+def scalars(arrays: Arrays) -> dict[str, float]:
+    """The window's mean of every metric; of the attention weights the mean of the largest."""
+    values = {}
+    for key, array in arrays.items():
+        if key.startswith(_PER_TASK):
+            group, _, unit = key.partition("/")
+            values[f"{group}_max/{unit}"] = float(np.mean(array.max(-1), dtype=np.float64))
+        else:
+            values[key] = float(np.mean(array, dtype=np.float64))
+    return values
+
+
+def histograms(windows: Sequence[Arrays]) -> Arrays:
+    """All values of the GCI and of the attention weights of some windows, flat, by metric."""
+    keys = [key for key in windows[0] if key.startswith(("gci/", *_PER_TASK))]
+    return {key: np.concatenate([w[key].ravel() for w in windows]) for key in keys}

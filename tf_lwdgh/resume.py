@@ -1,0 +1,75 @@
+"""Whether a run may go on from a checkpoint: its settings and data set must be those of the start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+# Bindings that change no number that is trained or logged under a step.
+HARMLESS = (
+    "PipelineConfig.", "Evaluation.", "Threads.", "TrainerConfig.keep_checkpoints",
+    "OuterLoop.parallel_tasks", "InnerLoop.memory",
+)  # fmt: skip
+LENGTH = "OuterLoop.epochs"
+
+
+def differences(
+    old: Mapping[str, str], new: Mapping[str, str]
+) -> list[tuple[str, str | None, str | None]]:
+    """The settings that differ and matter: (name, old value, new value).
+
+    More epochs are no difference where nothing before the old end depends on the run's length: the
+    learning rate is constant, and there is no explore-exploit schedule.
+    """
+    found = []
+    for name in sorted({*old, *new}):
+        if name.startswith(HARMLESS) or old.get(name) == new.get(name):
+            continue
+        if name == LENGTH and _extends(old, new):
+            continue
+        found.append((name, old.get(name), new.get(name)))
+    return found
+
+
+def check(
+    manifest: Mapping[str, object], settings: Mapping[str, str], fingerprint: str, run_dir: str
+) -> None:
+    """Makes sure that a run may go on.
+
+    Args:
+      manifest: the checkpoint's, with 'settings' and 'fingerprint'.
+      settings: the present ones, of `config.settings`.
+      fingerprint: the present data set's.
+      run_dir: for the message.
+
+    Raises:
+      ValueError: it may not; both values of everything that differs are shown.
+    """
+    advice = (
+        "Take the old values back to go on with that run, or start a new one with another --run_dir."
+    )
+    if manifest["fingerprint"] != fingerprint:
+        raise ValueError(
+            f"the run in {run_dir!r} was started on another data set: its fingerprint was "
+            f"{manifest['fingerprint']}, now it is {fingerprint}. {advice}"
+        )
+    changed = differences(manifest["settings"], settings)
+    if changed:
+        lines = [f"  {name}: was {_shown(a)}, now {_shown(b)}" for name, a, b in changed]
+        raise ValueError(
+            f"the run in {run_dir!r} was started with other settings:\n"
+            + "\n".join(lines)
+            + f"\n{advice}"
+        )
+
+
+def _extends(old: Mapping[str, str], new: Mapping[str, str]) -> bool:
+    explores = new.get("ExploreExploit.mode", "'off'") != "'off'"
+    rate_moves = (
+        new.get("LearningRate.decay", "'constant'") != "'constant'"
+        or float(new.get("LearningRate.warmup", 0)) > 0
+    )
+    return int(new[LENGTH]) >= int(old[LENGTH]) and not (explores or rate_moves)
+
+
+def _shown(value: str | None) -> str:
+    return "not set" if value is None else value

@@ -1,0 +1,176 @@
+"""The one writer of everything a run reports: to TensorBoard and, the scalars, to metrics.jsonl alike.
+
+A line of metrics.jsonl is {"step": s, "group/name": value, …}, s the meta-steps done. A run that is
+resumed at step s drops the lines after s, and tells TensorBoard to do the same.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import logging
+import math
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.plugins.histogram import summary as histogram_summary
+from tensorboard.plugins.hparams import api as hparams_api
+from tensorboard.plugins.image import metadata as image_metadata
+from tensorboard.plugins.scalar import metadata as scalar_metadata
+from tensorboard.plugins.text import metadata as text_metadata
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.util import tensor_util
+
+METRICS_FILE = "metrics.jsonl"
+HPARAM_METRICS = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
+_NOT_HPARAMS = ("TrainerConfig.", "PipelineConfig.", "Threads.")
+_log = logging.getLogger(__name__)
+
+
+class RunLog:
+    """Writes a run's summaries. A context manager.
+
+    Args:
+      run_dir: the run's folder; metrics.jsonl and tensorboard/ are made in it.
+      resumed_at: meta-steps done so far; what was logged after that is dropped.
+    """
+
+    def __init__(self, run_dir: str | os.PathLike[str], *, resumed_at: int = 0) -> None:
+        os.makedirs(run_dir, exist_ok=True)
+        path = os.path.join(run_dir, METRICS_FILE)
+        _truncate(path, resumed_at)
+        self._lines = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        self._events = EventFileWriter(os.path.join(run_dir, "tensorboard"))
+        if resumed_at:
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._add(resumed_at + 1, session_log=start)
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._events.close()
+        self._lines.close()
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """One line of metrics.jsonl, and the same numbers in TensorBoard; null where not finite."""
+        finite = {tag: value if math.isfinite(value) else None for tag, value in values.items()}
+        line = json.dumps({"step": step, **finite}, allow_nan=False)
+        self._lines.write(line + "\n")
+        self._lines.flush()
+        summary = summary_pb2.Summary()
+        for tag, value in values.items():
+            metadata = scalar_metadata.create_summary_metadata("", "")
+            tensor = tensor_util.make_tensor_proto(np.float32(value))
+            summary.value.add(tag=tag, tensor=tensor, metadata=metadata)
+        self._add(step, summary=summary)
+
+    def histograms(self, step: int, values: Mapping[str, np.ndarray]) -> None:
+        """Histograms of all the values of each array."""
+        for tag, array in values.items():
+            self._add(step, summary=histogram_summary.histogram_pb(tag, array, buckets=30))
+
+    def image(self, step: int, tag: str, png: bytes, size: tuple[int, int]) -> None:
+        """A PNG of (width, height) pixels."""
+        metadata = image_metadata.create_summary_metadata("", "", converted_to_tensor=False)
+        parts = [str(size[0]).encode(), str(size[1]).encode(), png]
+        tensor = tensor_util.make_tensor_proto(np.array(parts, dtype=object))
+        summary = summary_pb2.Summary()
+        summary.value.add(tag=tag, tensor=tensor, metadata=metadata)
+        self._add(step, summary=summary)
+
+    def text(self, step: int, tag: str, markdown: str) -> None:
+        """Markdown."""
+        metadata = text_metadata.create_summary_metadata("", "")
+        tensor = tensor_util.make_tensor_proto(np.array(markdown.encode(), dtype=object))
+        summary = summary_pb2.Summary()
+        summary.value.add(tag=tag, tensor=tensor, metadata=metadata)
+        self._add(step, summary=summary)
+
+    def hparams(self, values: Mapping[str, bool | int | float | str], run_name: str) -> None:
+        """What this run is, for the HParams page, with the metrics that are shown beside it."""
+        metrics = [hparams_api.Metric(m, display_name=m) for m in HPARAM_METRICS]
+        columns = [hparams_api.HParam(name) for name in values]
+        self._add(0, summary=hparams_api.hparams_config_pb(hparams=columns, metrics=metrics))
+        self._add(0, summary=hparams_api.hparams_pb(dict(values), trial_id=run_name))
+
+    def flush(self, *, durable: bool = False) -> None:
+        """Hands everything to the operating system; durable: to the disk."""
+        self._events.flush()
+        self._lines.flush()
+        if durable:
+            os.fsync(self._lines.fileno())
+
+    def _add(self, step: int, **content) -> None:
+        self._events.add_event(event_pb2.Event(wall_time=time.time(), step=step, **content))
+
+
+def read_metrics(run_dir: str | os.PathLike[str]) -> list[dict[str, float]]:
+    """The lines of a run's metrics.jsonl.
+
+    Raises:
+      FileNotFoundError: the folder holds no such file.
+    """
+    with open(os.path.join(run_dir, METRICS_FILE), encoding="utf-8") as file:
+        return [json.loads(line) for line in file if line.strip()]
+
+
+def hparam_values(settings: Mapping[str, str]) -> dict[str, bool | int | float | str]:
+    """The settings that make one run differ from another, as values: numbers stay numbers."""
+    values = {}
+    for name, text in settings.items():
+        if name.startswith(_NOT_HPARAMS):
+            continue
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):  # a gin reference, such as @LWDGH()
+            value = text.strip("@()")
+        values[name] = value if isinstance(value, (bool, int, float, str)) else str(value)
+    return values
+
+
+def gin_as_markdown(text: str) -> str:
+    """Gin text as a code block."""
+    return "\n".join("    " + line for line in text.splitlines())
+
+
+def _truncate(path: str, last_step: int) -> None:
+    """Keeps the whole lines up to a step; replaces the file at once."""
+    if not os.path.exists(path):
+        return
+    kept: list[str] = []
+    with open(path, encoding="utf-8") as file:
+        lines = file.readlines()
+    for line in lines:
+        step = _step_of(line)
+        if step is not None and step <= last_step:
+            kept.append(line)
+    if len(kept) == len(lines):
+        return
+    _log.info("%s: %d lines after step %d dropped", path, len(lines) - len(kept), last_step)
+    _replace(path, kept)
+
+
+def _step_of(line: str) -> int | None:
+    """The step of a line, or None where the writing process was killed within it."""
+    if not line.endswith("\n"):
+        return None
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError):
+        return None
+
+
+def _replace(path: str, lines: Sequence[str]) -> None:
+    with tempfile.NamedTemporaryFile(
+        "w", dir=os.path.dirname(path), delete=False, encoding="utf-8"
+    ) as file:
+        file.writelines(lines)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(file.name, path)
+

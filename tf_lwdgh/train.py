@@ -1,0 +1,104 @@
+"""Trains an experiment that gin files describe; run again, it goes on where it stopped.
+
+Examples:
+
+  The built-in data set, a few minutes on a laptop:
+    python -m tf_lwdgh.train --gin_file=gin/glyphs.gin
+
+  The paper's Resnet12 on tiered-ImageNet, with the records under /data:
+    python -m tf_lwdgh.train --gin_file=gin/tiered_resnet12.gin --data_dir=/data
+
+  The same with other settings; names in capitals are set in gin/base.gin:
+    python -m tf_lwdgh.train --gin_file=gin/tiered_resnet12.gin \\
+        --gin_param='K_SHOT = 5' --gin_param='LWDGH.temperature = 0.5' --run_dir=runs/cooler
+
+  Plain MAML on any experiment: a second file on top of the first.
+    python -m tf_lwdgh.train --gin_file=gin/tiered_resnet12.gin --gin_file=gin/aggregators/mean.gin
+
+A run folder holds config.gin, operative.gin, metrics.jsonl, checkpoints/, best/ and tensorboard/:
+    tensorboard --logdir=runs
+
+Exit codes: 0 done or stopped and saved, 2 something to mend in the settings or data, 3 diverged.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from absl import app, flags
+
+from tf_lwdgh import command_line
+
+PROGRAM = "tf_lwdgh.train"
+_EXAMPLE = "python -m tf_lwdgh.train --gin_file=gin/glyphs.gin"
+
+
+def define_flags() -> None:
+    """The flags of this program."""
+    flags.DEFINE_multi_string(
+        "gin_file", [], "A gin file; repeatable, later files win. See gin/ for those that exist."
+    )
+    command_line.define_shared_flags(
+        run_dir_help="Where the run is kept; by default runs/<name of the last gin file>. A run that "
+        "is there already goes on.",
+        data_dir_default="data",
+    )
+
+
+def train(
+    gin_files: Sequence[str], gin_params: Sequence[str], run_dir: str | None, data_dir: str
+) -> None:
+    """Trains.
+
+    Args:
+      gin_files: at least one.
+      gin_params: single bindings.
+      run_dir: the run's folder; None: by the name of the last gin file.
+      data_dir: the folder of data sets.
+
+    Raises:
+      ValueError: a setting is wrong.
+      FileNotFoundError: a file or the data set is not there.
+      TrainingDiverged: the loss was not finite.
+    """
+    command_line.require_flag("gin_file", gin_files, _EXAMPLE)
+    command_line.start_tensorflow()
+    from tf_lwdgh import config
+    from tf_lwdgh.experiment import Experiment, refuse_idle_bindings
+    from tf_lwdgh.run_lock import run_lock
+    from tf_lwdgh.threads import Threads
+    from tf_lwdgh.trainer import Trainer
+
+    run_dir = run_dir or os.path.join("runs", _stem(gin_files[-1]))
+    config.parse(gin_files, gin_params)
+    Threads().apply()
+    assembly = Experiment().build(data_dir)
+    with run_lock(run_dir):
+        trainer = Trainer(assembly, run_dir)
+        refuse_idle_bindings([p for p in gin_params if not p.strip().startswith("Evaluation.")])
+        at = trainer.run(stop=command_line.stop_on_signal())
+    if at.best_step:
+        print(
+            f"best validation accuracy {100 * at.best_accuracy:.2f} % at step {at.best_step}\n"
+            f"evaluate:    python -m tf_lwdgh.evaluate --run_dir={run_dir} --data_dir={data_dir}\n"
+            f"TensorBoard: tensorboard --logdir={run_dir}"
+        )
+
+
+def _stem(path: str) -> str:
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command line."""
+    args = flags.FLAGS
+    with command_line.clean_errors(PROGRAM):
+        if len(argv) > 1:
+            raise ValueError(f"no such argument: {' '.join(argv[1:])}. Example: {_EXAMPLE}")
+        train(args.gin_file, args.gin_param, args.run_dir, args.data_dir)
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

@@ -1,0 +1,41 @@
+"""How a run is watched and kept."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tf_lwdgh import config
+
+
+@config.configurable
+@dataclasses.dataclass(frozen=True)
+class TrainerConfig:
+    """How a run is watched and kept.
+
+    Attributes:
+      log_every: meta-steps of a window, whose means are logged.
+      validate_every: meta-steps; None: at the end of every epoch. 0: never.
+      checkpoint_every: meta-steps; None: at the end of every epoch.
+      keep_checkpoints: how many of the newest stay, the best apart.
+      val_tasks: tasks of a validation, always the same.
+      val_inner_steps: steps of the inner loop in validation; None: as in training.
+      val_seed: of the validation tasks.
+    """
+
+    log_every: int = 10
+    validate_every: int | None = None
+    checkpoint_every: int | None = None
+    keep_checkpoints: int = 2
+    val_tasks: int = 200
+    val_inner_steps: int | None = 10
+    val_seed: int = 0
+
+    def __post_init__(self) -> None:
+        limits = {"log_every": 1, "validate_every": 0, "checkpoint_every": 1, "val_tasks": 2}
+        for name, least in {**limits, "keep_checkpoints": 1, "val_inner_steps": 0}.items():
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or value != int(value) or value < least):
+                raise ValueError(
+                    f"TrainerConfig.{name} must be an integer of at least {least}. "
+                    f"Received: TrainerConfig.{name} = {value!r}."
+                )
