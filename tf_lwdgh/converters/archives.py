@@ -1,0 +1,146 @@
+"""Safe unpacking of .zip and .tar archives: no member may leave the target folder."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import shutil
+import stat
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
+_BLOCK = 1 << 20
+# What opening and reading damaged archives raises, whatever the compression.
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError, NotImplementedError)
+
+
+def is_archive(path: str | os.PathLike) -> bool:
+    """Whether the file's name ends like that of an archive that `unpack` reads."""
+    return str(path).lower().endswith(SUFFIXES)
+
+
+@contextlib.contextmanager
+def as_folder(source: str | os.PathLike, *, beside: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """The source's folder; an archive is unpacked into a temporary folder, removed afterwards.
+
+    Args:
+      source: a folder or an archive; it is never written to.
+      beside: the output, next to which the temporary folder is made.
+
+    Raises:
+      FileNotFoundError: there is no such source.
+      ValueError: the source is neither a folder nor an archive, or a member is unsafe.
+    """
+    source, beside = pathlib.Path(source), pathlib.Path(beside)
+    if source.is_dir():
+        yield source
+        return
+    if not source.exists():
+        raise FileNotFoundError(f"There is no file or folder {source}.")
+    if not is_archive(source):
+        raise ValueError(f"{source} is neither a folder nor one of {', '.join(SUFFIXES)}.")
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    folder = tempfile.mkdtemp(prefix=f".{beside.name}.unpacked-", dir=beside.parent)
+    try:
+        unpack(source, folder)
+        yield pathlib.Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def unpack(archive: str | os.PathLike, folder: str | os.PathLike) -> None:
+    """Unpacks regular files and folders into `folder`; refuses everything else by name.
+
+    Raises:
+      ValueError: a member has an absolute path, leaves the folder, or is a link or a device; or the
+        archive is damaged. Files of earlier members may then lie in `folder`, and nowhere else.
+    """
+    folder = pathlib.Path(folder).resolve()
+    if str(archive).lower().endswith(".zip"):
+        _unpack_zip(pathlib.Path(archive), folder)
+    else:
+        _unpack_tar(pathlib.Path(archive), folder)
+
+
+def _unpack_zip(archive: pathlib.Path, folder: pathlib.Path) -> None:
+    with _damage_named(archive), zipfile.ZipFile(archive) as file:
+        for member in file.infolist():
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise UnsafeMember(archive, member.filename, "is a link or a device")
+            target = _target(archive, folder, member.filename)
+            if member.is_dir():
+                target.mkdir(parents=True, exist_ok=True)
+            else:
+                with file.open(member) as content:
+                    _write(content, target)
+
+
+def _unpack_tar(archive: pathlib.Path, folder: pathlib.Path) -> None:
+    # 'r|*' streams: an .xz archive is decompressed once, and nothing of it is held in memory.
+    with _damage_named(archive), tarfile.open(archive, "r|*") as file:
+        for member in file:
+            if not (member.isreg() or member.isdir()):
+                raise UnsafeMember(archive, member.name, "is a link or a device")
+            target = _target(archive, folder, member.name)
+            if member.isdir():
+                target.mkdir(parents=True, exist_ok=True)
+            else:
+                _write(file.extractfile(member), target)
+
+
+class UnsafeMember(ValueError):
+    """A member of an archive that would write outside of the target folder."""
+
+    def __init__(self, archive: pathlib.Path, member: str, what: str) -> None:
+        super().__init__(f"{archive}: the member {member!r} {what}; refused.")
+
+
+@contextlib.contextmanager
+def _damage_named(archive: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # a full disk or a missing permission is no damage of the archive
+        raise ValueError(f"{archive} cannot be unpacked: {error}") from error
+    except Exception as error:
+        if type(error).__name__ not in ("LZMAError", "error"):  # lzma.LZMAError, zlib.error
+            raise
+        raise ValueError(f"{archive} cannot be unpacked: {error}") from error
+
+
+def _target(archive: pathlib.Path, folder: pathlib.Path, name: str) -> pathlib.Path:
+    """Where a member goes; the folder holds no links, so that the path's text decides."""
+    parts = name.replace("\\", "/").split("/")
+    if parts[0] == "" or (len(parts[0]) == 2 and parts[0][1] == ":"):
+        raise UnsafeMember(archive, name, "has an absolute path")
+    if ".." in parts or "\0" in name:
+        raise UnsafeMember(archive, name, "leaves the target folder")
+    return folder.joinpath(*parts)
+
+
+def _write(content, target: pathlib.Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open(target, "wb") as out:
+        shutil.copyfileobj(content, out, _BLOCK)
+
+
+def checksum(*sources: str | os.PathLike) -> str:
+    """'sha256:' of the files' content; of a folder its relative paths and sizes, for speed."""
+    digest = hashlib.sha256()
+    for source in map(pathlib.Path, sources):
+        if source.is_dir():
+            for path in sorted(p for p in source.rglob("*") if p.is_file()):
+                relative = path.relative_to(source).as_posix()
+                digest.update(f"{relative}\0{path.stat().st_size}\n".encode())
+            continue
+        with open(source, "rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    return f"sha256:{digest.hexdigest()}"

@@ -1,0 +1,74 @@
+"""What the converters' entry points share: flags, the output folder, errors as one clean message."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # at run time TensorFlow is loaded only after the flags are read
+    from tf_lwdgh.converters.problems import Problems
+    from tf_lwdgh.store import DatasetSpec
+
+
+def parser(description: str, example: str, *, name: str | None) -> argparse.ArgumentParser:
+    """A parser with the flags of every converter; `name` is the data set's default name."""
+    out = argparse.ArgumentParser(
+        description=description,
+        epilog=f"Example:\n\n{example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    out.add_argument("--source", required=True, help="The folder or archive to read; never written to.")
+    out.add_argument(
+        "--data_dir",
+        default="data",
+        help="The records go to <data_dir>/<name>, where training looks for them (default: data).",
+    )
+    known = f"default: {name}" if name else "required"
+    out.add_argument(
+        "--name", default=name, required=name is None, help=f"What gin's DatasetConfig.name says ({known})."
+    )
+    out.add_argument("--overwrite", action="store_true", help="Replace what <data_dir>/<name> holds.")
+    out.add_argument(
+        "--skip_bad",
+        action="store_true",
+        help="Leave out corrupt images, short classes and missing files and count them; "
+        "without this flag the first one stops the conversion.",
+    )
+    return out
+
+
+def output_folder(data_dir: str, name: str, *, overwrite: bool) -> pathlib.Path:
+    """<data_dir>/<name>, checked before any long work.
+
+    Raises:
+      ValueError: the name is not that of a folder.
+      FileExistsError: it holds something, and `overwrite` is False.
+    """
+    if not name or name in (".", "..") or pathlib.PurePath(name).name != name:
+        raise ValueError(f"--name must be the name of a folder. Received: {name!r}.")
+    folder = pathlib.Path(data_dir, name)
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise FileExistsError(f"{folder} exists and is not empty. Say --overwrite, or choose another --name.")
+    return folder
+
+
+def run(convert: Callable[[], tuple[DatasetSpec, Problems]], folder: str) -> None:
+    """Converts and says what was made; what the user can mend is a message and exit code 2."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no start-up chatter; must precede the import
+    start = time.monotonic()
+    try:
+        spec, problems = convert()
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    counts = (
+        f"{split} {len(ids)} classes / {sum(spec.images_per_class[i] for i in ids):,} images"
+        for split in ("train", "val", "test")
+        for ids in [spec.classes(split)]
+    )
+    print(f"{folder}: {', '.join(counts)} in {time.monotonic() - start:.0f} s; {problems.summary()}")
