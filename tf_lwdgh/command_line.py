@@ -15,7 +15,7 @@ import absl.logging
 from absl import flags
 
 USER_ERROR, DIVERGED = 2, 3
-_GIN_TRACE = re.compile(r"\n\s*In (call to configurable|file|binding|bindings).*", re.DOTALL)
+_GIN_TRACE = re.compile(r"\n\s*In call to configurable.*", re.DOTALL)
 
 _CHATTER = re.compile(
     r"^WARNING: All log messages before absl|^I0000 |^I\d{4} |rebuild TensorFlow with|cuInit|"
@@ -23,14 +23,19 @@ _CHATTER = re.compile(
 )
 
 
-def define_shared_flags(*, run_dir_help: str, data_dir_default: str) -> None:
-    """--gin_param, --run_dir and --data_dir."""
+def define_gin_param() -> None:
+    """--gin_param."""
     flags.DEFINE_multi_string(
         "gin_param",
         [],
         "A single binding that overrides the files, such as --gin_param='EpisodeConfig.k_shot = 5' "
         "or, for a name in capitals in the gin files, --gin_param='K_SHOT = 5'. Repeatable.",
     )
+
+
+def define_shared_flags(*, run_dir_help: str, data_dir_default: str) -> None:
+    """--gin_param, --run_dir and --data_dir."""
+    define_gin_param()
     flags.DEFINE_string("run_dir", None, run_dir_help)
     flags.DEFINE_string(
         "data_dir", data_dir_default, "The folder that holds a folder of records for each data set."

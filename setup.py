@@ -1,0 +1,44 @@
+"""Packaging; the versions stand in requirements.txt."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "tf_lwdgh/__init__.py").read_text())[1]
+
+
+def requirements() -> dict[str, list[str]]:
+    """The pinned requirements by the section of requirements.txt they stand in."""
+    sections: dict[str, list[str]] = {"run": []}
+    section = "run"
+    for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines():
+        heading = re.match(r"# \[(\w+)\]", line)
+        if heading:
+            section = heading[1]
+            sections.setdefault(section, [])
+        elif line and not line.startswith("#"):
+            sections[section].append(line)
+    return sections
+
+
+PINS = requirements()
+TENSORFLOW = next(pin for pin in PINS["run"] if pin.startswith("tensorflow=="))
+
+setup(
+    name="tf_lwdgh",
+    version=VERSION,
+    description="Few-shot meta-learning in TensorFlow with layer-wise gradient harmonization",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["tf_lwdgh", "tf_lwdgh.*"]),
+    install_requires=PINS["run"],
+    extras_require={
+        "gpu": [TENSORFLOW.replace("tensorflow==", "tensorflow[and-cuda]==")],
+        "test": PINS["test"],
+        "bench": PINS["bench"],
+    },
+)

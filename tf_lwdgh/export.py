@@ -1,0 +1,94 @@
+"""Exports a run as a SavedModel that learns a new task inside its graph, without this package.
+
+Examples:
+
+  The best checkpoint:
+    python -m tf_lwdgh.export --run_dir=runs/glyphs --output=exported/glyphs
+
+  The last one, adapting in 5 steps, in place of an earlier export:
+    python -m tf_lwdgh.export --run_dir=runs/glyphs --output=exported/glyphs --overwrite \\
+        --checkpoint=last --gin_param='Evaluation.inner_steps = 5'
+
+  BatchNorm by the support set, so that a prediction does not depend on the other queries:
+    python -m tf_lwdgh.export --run_dir=runs/glyphs --output=exported/inductive \\
+        --gin_param="MAML.batch_norm = 'inductive'"
+
+What was exported, and how to call it:
+    saved_model_cli show --all --dir exported/glyphs
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from absl import app, flags
+
+from tf_lwdgh import command_line
+
+PROGRAM = "tf_lwdgh.export"
+_EXAMPLE = "python -m tf_lwdgh.export --run_dir=runs/glyphs --output=exported/glyphs"
+
+
+def define_flags() -> None:
+    """The flags of this program."""
+    command_line.define_gin_param()
+    flags.DEFINE_string("run_dir", None, "The run to export: a folder that tf_lwdgh.train wrote.")
+    flags.DEFINE_string("output", None, "The folder to write; its parents are made.")
+    flags.DEFINE_string("checkpoint", "best", "'best' (by validation accuracy) or 'last'.")
+    flags.DEFINE_bool("overwrite", False, "Replace an earlier export in --output.")
+
+
+def export(
+    run_dir: str | None,
+    output: str | None,
+    checkpoint: str,
+    gin_params: Sequence[str],
+    *,
+    overwrite: bool,
+) -> None:
+    """Exports as the flags say, and prints what came of it.
+
+    Raises:
+      ValueError: a flag or setting is wrong.
+      FileNotFoundError: no such run or checkpoint.
+      FileExistsError: something is at `output` that must not be replaced.
+    """
+    command_line.require_flag("run_dir", run_dir, _EXAMPLE)
+    command_line.require_flag("output", output, _EXAMPLE)
+    command_line.start_tensorflow()
+    from tf_lwdgh import saved_models
+
+    saved_models.check_output(output, overwrite=overwrite)
+    module = saved_models.from_run(run_dir, checkpoint, gin_params)
+    saved_models.save(module, output, overwrite=overwrite)
+    told = json.loads(module.metadata)
+    ways = "any number of" if told["largest_n_way"] is None else f"up to {told['largest_n_way']}"
+    image = told["image"]
+    print(
+        f"{output}: {checkpoint} checkpoint, step {told['step']}, of {run_dir}\n"
+        f"takes {ways} ways, images of {image['image_size']} × {image['image_size']} × "
+        f"{image['channels']}; {told['inner_steps']} inner steps, BatchNorm {told['batch_norm']}\n"
+        f"look at it: saved_model_cli show --all --dir {output}"
+    )
+    if told["predictions_depend_on_the_other_queries"]:
+        print(
+            "note: with transductive BatchNorm a prediction depends on the other queries of its call; "
+            "MAML.batch_norm = 'inductive' has no such dependence."
+        )
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command line."""
+    args = flags.FLAGS
+    with command_line.clean_errors(PROGRAM):
+        if len(argv) > 1:
+            raise ValueError(f"no such argument: {' '.join(argv[1:])}. Example: {_EXAMPLE}")
+        export(
+            args.run_dir, args.output, args.checkpoint, args.gin_param, overwrite=args.overwrite
+        )
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)
