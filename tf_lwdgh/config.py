@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import inspect
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import gin
 
@@ -16,6 +18,7 @@ REQUIRED = gin.REQUIRED
 ConfigError = ValueError
 
 _REPO_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+gin.add_config_file_search_path(_REPO_ROOT)
 
 
 def parse(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> None:
@@ -32,16 +35,16 @@ def parse(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> None:
       ValueError: a binding names something that is not registered, or does not parse.
     """
     gin.clear_config()
-    gin.add_config_file_search_path(_REPO_ROOT)
     for path in gin_files:
         if not os.path.exists(path) and not os.path.exists(os.path.join(_REPO_ROOT, path)):
             raise FileNotFoundError(
                 f"--gin_file: no such file. Received: {path!r} (working directory {os.getcwd()!r})."
             )
-    try:
-        gin.parse_config_files_and_bindings(list(gin_files), list(gin_params), skip_unknown=False)
-    except (ValueError, SyntaxError) as error:
-        raise ValueError(_explain(str(error))) from error
+    with _explained():
+        gin.parse_config_files_and_bindings(list(gin_files), [], finalize_config=False)
+    for binding in gin_params:
+        with _explained(f"--gin_param={binding!r}: "):
+            gin.parse_config(binding)
     _check_macros(gin_params)
 
 
@@ -86,24 +89,38 @@ def _bound_name(binding: str) -> str:
 
 
 def _names() -> list[str]:
-    selectors = gin.config._REGISTRY.matching_selectors("")  # gin has no public listing
-    return sorted({s.split(".")[-1] for s in selectors} - {"macro", "singleton", "constant"})
+    selectors = [s for s, _ in gin.config._REGISTRY.items() if not s.startswith("gin.")]
+    return sorted({s.split(".")[-1] for s in selectors})
 
 
-def _explain(message: str) -> str:
-    """Adds the near names to gin's complaint about an unknown one."""
+@contextlib.contextmanager
+def _explained(prefix: str = "") -> Iterator[None]:
+    """Adds to gin's complaints where they come from and what was probably meant."""
+    try:
+        yield
+    except (ValueError, SyntaxError) as error:
+        message, _, place = str(error).partition("\n")
+        if prefix:
+            message = re.sub(r" \((<string>, )?line 1\)$", "", message)
+            place = ""
+        text = f"{prefix}{message} {_hint(message)}".strip()
+        raise ValueError(f"{text}\n{place}".strip()) from error
+
+
+def _hint(message: str) -> str:
+    """What was probably meant, from gin's words about an unknown or refused name."""
     unknown = re.search(r"No configurable matching (?:reference )?'@?([\w.]+)", message)
     if unknown:
-        return f"{message} {_near(unknown[1].split('.')[-1], _names())}"
+        return _near(unknown[1].split(".")[-1], _names())
     argument = re.search(r"Configurable '([\w.]+)' doesn't have a parameter named '(\w+)'", message)
     if argument:
-        known = sorted(gin.config._get_all_positional_parameter_names(_wrapped(argument[1])))
-        return f"{message} {_near(argument[2], known)}"
-    return message
-
-
-def _wrapped(selector: str):
-    return gin.config._REGISTRY.get_match(selector).wrapper
+        wrapped = gin.config._REGISTRY.get_match(argument[1]).wrapped
+        return _near(argument[2], sorted(inspect.signature(wrapped).parameters))
+    refused = re.search(r"has denylisted kwarg '(\w+)'", message)
+    if refused:
+        rate = refused[1] == "learning_rate"
+        return f"Bind {'LearningRate.rate' if rate else 'OuterLoop.clip_value or .clip_norm'} instead."
+    return ""
 
 
 def _near(name: str, known: Sequence[str]) -> str:

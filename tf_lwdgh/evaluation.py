@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lwdgh import config
-from tf_lwdgh.algorithms import Algorithm, accuracy, cross_entropy
+from tf_lwdgh.algorithms import Algorithm, cross_entropy
 from tf_lwdgh.functional import FunctionalModel
 from tf_lwdgh.threads import cores
 from tf_lwdgh.types import Episode
@@ -175,7 +175,7 @@ class Evaluator(tf.Module):
 
     @tf.function(reduce_retracing=True)
     def __call__(self, episodes: Episode) -> dict[str, tf.Tensor]:
-        """'accuracy' [T], 'loss' [T] in nats and 'predictions' [T, N*Q] int32 of T tasks."""
+        """'loss' [T] in nats and 'predictions' [T, N*Q] int32 of T tasks."""
         params, state = self.model.values(), self.model.state()
 
         def one(episode: Episode) -> dict[str, tf.Tensor]:
@@ -190,14 +190,12 @@ class Evaluator(tf.Module):
                 steps=self.inner_steps,
             )
             return {
-                "accuracy": accuracy(logits, episode.query_labels),
                 "loss": tf.cast(cross_entropy(logits, episode.query_labels), tf.float32),
                 "predictions": tf.argmax(logits, -1, output_type=tf.int32),
             }
 
-        scalar = tf.TensorSpec([], tf.float32)
         labels = tf.TensorSpec(episodes.query_labels.shape[1:], tf.int32)
-        signature = {"accuracy": scalar, "loss": scalar, "predictions": labels}
+        signature = {"loss": tf.TensorSpec([], tf.float32), "predictions": labels}
         return tf.map_fn(
             one, episodes, fn_output_signature=signature, parallel_iterations=cores()
         )
@@ -221,11 +219,11 @@ def evaluate(
     accuracies, losses = [], []
     for episodes in tasks:
         result = evaluator(episodes)
-        accuracies.append(result["accuracy"].numpy())
-        losses.append(result["loss"].numpy())
-        progress(len(accuracies[-1]))
-    join = lambda parts: np.concatenate(parts).astype(np.float64)  # noqa: E731
-    return EvaluationResult(join(accuracies), join(losses), dict(about))
+        hits = result["predictions"].numpy() == episodes.query_labels.numpy()
+        accuracies.append(hits.mean(axis=1, dtype=np.float64))
+        losses.append(result["loss"].numpy().astype(np.float64))
+        progress(len(hits))
+    return EvaluationResult(np.concatenate(accuracies), np.concatenate(losses), dict(about))
 
 
 def write_json(path: str | os.PathLike[str], content: dict[str, Any]) -> None:

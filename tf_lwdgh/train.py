@@ -69,14 +69,16 @@ def train(
     from tf_lwdgh.run_lock import run_lock
     from tf_lwdgh.threads import Threads
     from tf_lwdgh.trainer import Trainer
+    from tf_lwdgh.trainer_config import TrainerConfig
 
     run_dir = run_dir or os.path.join("runs", _stem(gin_files[-1]))
     config.parse(gin_files, gin_params)
     Threads().apply()
     assembly = Experiment().build(data_dir)
+    settings, _ = TrainerConfig(), assembly.meta_step
+    refuse_idle_bindings(gin_params)
     with run_lock(run_dir):
-        trainer = Trainer(assembly, run_dir)
-        refuse_idle_bindings([p for p in gin_params if not p.strip().startswith("Evaluation.")])
+        trainer = Trainer(assembly, run_dir, settings)
         at = trainer.run(stop=command_line.stop_on_signal())
     if at.best_step:
         print(

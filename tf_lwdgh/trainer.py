@@ -198,12 +198,12 @@ class Trainer:
         episode = self._picture_episode
         if episode is None:
             return
-        result = self._evaluator(episode)
-        shown = float(result["accuracy"][0])
+        predictions = self._evaluator(episode)["predictions"][0].numpy()
+        shown = np.mean(predictions == episode.query_labels[0].numpy())
         png, size = episode_picture(
             episode.support_images[0].numpy(),
             episode.query_images[0].numpy(),
-            result["predictions"][0].numpy(),
+            predictions,
             self.assembly.episode.n_way,
             f"step {self.at.step}, accuracy of this task {100 * shown:.0f} %",
         )
