@@ -21,7 +21,7 @@ Two splits of the characters are in use, and their results do not compare, so --
   vinyals  1,028 train / 172 val / 423 test, of Matching Networks; what most papers report, with the 90-degree
            rotations as further classes (EpisodeConfig.rotations = True)
   lake     the authors' own: 30 background alphabets, of which the last 5 by name validate, and 20 evaluation
-           alphabets to test: 812 / 151 / 659
+           alphabets to test: 813 / 151 / 659
 """
 EXAMPLE = "  python tools/convert_omniglot.py --source=downloads --split=vinyals --data_dir=data"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import lzma
 import os
 import pathlib
 import shutil
@@ -11,12 +12,15 @@ import stat
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 _BLOCK = 1 << 20
 # What opening and reading damaged archives raises, whatever the compression.
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError, NotImplementedError)
+_DAMAGE = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError,
+)  # fmt: skip
 
 
 def is_archive(path: str | os.PathLike) -> bool:
@@ -108,10 +112,6 @@ def _damage_named(archive: pathlib.Path) -> Iterator[None]:
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # a full disk or a missing permission is no damage of the archive
-        raise ValueError(f"{archive} cannot be unpacked: {error}") from error
-    except Exception as error:
-        if type(error).__name__ not in ("LZMAError", "error"):  # lzma.LZMAError, zlib.error
-            raise
         raise ValueError(f"{archive} cannot be unpacked: {error}") from error
 
 

@@ -42,6 +42,11 @@ def parser(description: str, example: str, *, name: str | None) -> argparse.Argu
     return out
 
 
+def numbers(text: str) -> tuple[float, ...]:
+    """'0.64,0.16,0.2' as numbers."""
+    return tuple(float(part) for part in text.split(","))
+
+
 def output_folder(data_dir: str, name: str, *, overwrite: bool) -> pathlib.Path:
     """<data_dir>/<name>, checked before any long work.
 

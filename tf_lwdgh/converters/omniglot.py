@@ -96,7 +96,7 @@ def convert(
     Args:
       source: the folder that holds images_background and images_evaluation, as .zip or as folders.
       out_dir: of the records.
-      split: 'vinyals' (1,028 / 172 / 423 characters) or 'lake' (812 / 151 / 659: the background alphabets,
+      split: 'vinyals' (1,028 / 172 / 423 characters) or 'lake' (813 / 151 / 659: the background alphabets,
         their last 5 by name for validation, and the evaluation alphabets).
       image_size: height and width, at most 105.
       name: of the data set.

@@ -39,14 +39,14 @@ def read_images(
     for path in paths:
         try:
             content = path.read_bytes()
-            yield_value = _as_stored(content, image_size)
+            image = _as_stored(content, image_size)
         except FileNotFoundError:
             problems.add(path, "the file is missing")
             continue
         except NOT_AN_IMAGE as error:
             problems.add(path, f"the image is corrupt ({error})", cause=error)
             continue
-        yield yield_value
+        yield image
 
 
 def _as_stored(content: bytes, image_size: int | None) -> bytes | np.ndarray:

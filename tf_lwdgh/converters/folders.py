@@ -1,0 +1,247 @@
+"""Folder trees of images: split/class/images, or class/images with the split given by fractions or lists."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from tf_lwdgh import store
+from tf_lwdgh.converters import archives, pictures
+from tf_lwdgh.converters.problems import Problems
+
+VERSION = "folders-1"
+_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+_SHOWN = 10
+
+Paths = Mapping[str, Mapping[str, Sequence[pathlib.Path]]]  # split -> class -> image files
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitChoice:
+    """Where the split comes from: the tree's own folders, fractions of the classes, or lists of them.
+
+    Attributes:
+      fractions: of the classes for train, val and test; they sum to 1.
+      seed: which classes the fractions pick.
+      lists: a folder with train.txt, val.txt and test.txt, a class name a line.
+    """
+
+    fractions: tuple[float, float, float] | None = None
+    seed: int = 0
+    lists: str | os.PathLike | None = None
+
+    def __post_init__(self) -> None:
+        if self.fractions is not None and self.lists is not None:
+            raise ValueError("--fractions and --lists exclude each other.")
+        if self.fractions is None:
+            return
+        in_range = len(self.fractions) == 3 and all(0 <= f <= 1 for f in self.fractions)
+        if not in_range or abs(sum(self.fractions) - 1) > 1e-6:
+            raise ValueError(
+                "--fractions must be three numbers from 0 to 1, for train, val and test, that sum to 1. "
+                f"Received: {self.fractions}."
+            )
+
+    @property
+    def name(self) -> str:
+        """For the data set's spec."""
+        if self.fractions is not None:
+            return f"fractions {','.join(map(str, self.fractions))} seed {self.seed}"
+        return "lists" if self.lists is not None else "folders"
+
+
+def convert(
+    source: str | os.PathLike,
+    out_dir: str | os.PathLike,
+    *,
+    name: str,
+    split: SplitChoice = SplitChoice(),
+    image_size: int | None = None,
+    min_images: int = 2,
+    overwrite: bool = False,
+    skip_bad: bool = False,
+) -> tuple[store.DatasetSpec, Problems]:
+    """Writes the records of a folder tree.
+
+    Args:
+      source: the folder, or an archive of it.
+      out_dir: of the records.
+      name: of the data set.
+      split: where the split comes from.
+      image_size: height and width to resize to (stored as PNG); None keeps every file's bytes as they are.
+      min_images: a class with fewer is short. An episode takes k_shot + n_query images of a class.
+      overwrite: replace what `out_dir` holds.
+      skip_bad: leave out what is corrupt, short or missing.
+
+    Raises:
+      FileNotFoundError: there is no such source.
+      ValueError: the tree has no such layout, a class stands in two splits or is short, an image is corrupt.
+    """
+    problems = Problems(skip_bad=skip_bad)
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"--image_size must be at least 1. Received: {image_size}.")
+    with archives.as_folder(source, beside=out_dir) as root:
+        paths = find_images(root, split, problems)
+        spec = write(
+            paths, out_dir, problems, name=name, image_size=image_size, min_images=min_images,
+            source_checksum=archives.checksum(source), converter_version=VERSION,
+            split_name=split.name, overwrite=overwrite,
+        )  # fmt: skip
+    return spec, problems
+
+
+def write(
+    paths: Paths,
+    out_dir: str | os.PathLike,
+    problems: Problems,
+    *,
+    name: str,
+    image_size: int | None,
+    min_images: int,
+    source_checksum: str,
+    converter_version: str,
+    split_name: str,
+    overwrite: bool,
+) -> store.DatasetSpec:
+    """Writes the records of image files; the other arguments are those of `convert`."""
+    kept: dict[str, dict[str, Sequence[pathlib.Path]]] = {split: {} for split in store.SPLITS}
+    for split in store.SPLITS:
+        for class_name, files in paths[split].items():
+            if len(files) >= max(1, min_images):
+                kept[split][class_name] = files
+            else:
+                rule = f"a class needs at least {max(1, min_images)} images, found {len(files)}"
+                problems.add(f"{split} class {class_name!r}", rule)
+    everything = [p for by_class in kept.values() for files in by_class.values() for p in files]
+    classes = {
+        split: [
+            (class_name, pictures.read_images(files, problems, image_size=image_size))
+            for class_name, files in kept[split].items()
+        ]
+        for split in store.SPLITS
+    }
+    return store.write_dataset(
+        out_dir,
+        name,
+        classes,
+        image_size=image_size or pictures.common_size(everything),
+        source_checksum=source_checksum,
+        converter_version=converter_version,
+        split_name=split_name,
+        overwrite=overwrite,
+    )
+
+
+def find_images(root: pathlib.Path, split: SplitChoice, problems: Problems) -> Paths:
+    """The image files of each class of each split, classes sorted by name.
+
+    Raises:
+      ValueError: the tree has no such layout, or a class stands in two splits.
+    """
+    root = _enter(root)
+    if split.fractions is None and split.lists is None:
+        folders = {s: _subfolders(folder) for s, folder in _split_folders(root).items()}
+    else:
+        there = _subfolders(root)
+        _refuse_split_names(root, there)
+        names = _by_fractions(sorted(there), split) if split.fractions else _read_lists(split.lists)
+        folders = {s: _named(there, names[s], s, root, problems) for s in store.SPLITS}
+    _refuse_repeats(folders)
+    return {
+        s: {c: pictures.image_files(folder) for c, folder in folders[s].items()} for s in store.SPLITS
+    }
+
+
+def _subfolders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    found = sorted(p for p in folder.iterdir() if p.is_dir())
+    return {p.name: p for p in found if not p.name.startswith((".", "__MACOSX"))}
+
+
+def _enter(root: pathlib.Path) -> pathlib.Path:
+    """Steps into the one folder that archives usually hold, as long as it holds folders in turn."""
+    while True:
+        inside = list(_subfolders(root).values())
+        if len(inside) != 1 or inside[0].name in sum(_NAMES.values(), ()) or not _subfolders(inside[0]):
+            return root
+        root = inside[0]
+
+
+def _split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
+    there = _subfolders(root)
+    out = {}
+    for split, names in _NAMES.items():
+        found = [n for n in names if n in there]
+        if len(found) != 1:
+            shown = ", ".join(list(there)[:_SHOWN]) or "no folder"
+            raise ValueError(
+                f"{root}: the layout split/class/images needs one folder {' or '.join(names)}, found "
+                f"{' and '.join(found) or 'none'} (there: {shown}). For a tree class/images say "
+                "--fractions or --lists."
+            )
+        out[split] = there[found[0]]
+    return out
+
+
+def _refuse_split_names(root: pathlib.Path, there: Mapping[str, pathlib.Path]) -> None:
+    if {"train", "test"} <= set(there):
+        raise ValueError(
+            f"{root} has folders train and test, so that it is split/class/images: leave out --fractions "
+            "and --lists."
+        )
+
+
+def _refuse_repeats(folders: Mapping[str, Mapping[str, pathlib.Path]]) -> None:
+    home: dict[str, str] = {}
+    for split, by_class in folders.items():
+        for class_name in by_class:
+            if class_name in home:
+                raise ValueError(
+                    f"class {class_name!r} stands in both {home[class_name]} and {split}; the classes of "
+                    "a few-shot split must not overlap."
+                )
+            home[class_name] = split
+
+
+def _by_fractions(names: Sequence[str], split: SplitChoice) -> dict[str, list[str]]:
+    """Orders the classes by a hash of (seed, name) and cuts; the same on every machine."""
+
+    def rank(class_name: str) -> str:
+        return hashlib.sha256(f"{split.seed}\0{class_name}".encode()).hexdigest()
+
+    order = sorted(names, key=rank)
+    train, val, _ = split.fractions
+    first, second = round(train * len(order)), round((train + val) * len(order))
+    cuts = (order[:first], order[first:second], order[second:])
+    for name, fraction, cut in zip(store.SPLITS, split.fractions, cuts, strict=True):
+        if fraction and not cut:
+            raise ValueError(f"--fractions: {fraction} of {len(order)} classes leaves none for {name}.")
+    return {name: sorted(cut) for name, cut in zip(store.SPLITS, cuts, strict=True)}
+
+
+def _read_lists(folder: str | os.PathLike) -> dict[str, list[str]]:
+    out = {}
+    for split in store.SPLITS:
+        path = pathlib.Path(folder, f"{split}.txt")
+        if not path.exists():
+            raise FileNotFoundError(f"--lists needs {path}: a class name a line.")
+        lines = path.read_text(encoding="utf-8").splitlines()
+        out[split] = [line.strip().rstrip("/") for line in lines if line.strip()]
+        repeated = {n for n in out[split] if out[split].count(n) > 1}
+        if repeated:
+            raise ValueError(f"{path} names {', '.join(sorted(repeated)[:_SHOWN])} more than once.")
+    return out
+
+
+def _named(
+    there: Mapping[str, pathlib.Path],
+    names: Sequence[str],
+    split: str,
+    root: pathlib.Path,
+    problems: Problems,
+) -> dict[str, pathlib.Path]:
+    for missing in (n for n in names if n not in there):
+        problems.add(root / missing, f"the folder of this {split} class is missing")
+    return {n: there[n] for n in names if n in there}
