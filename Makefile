@@ -1,0 +1,21 @@
+# `make demo` sets everything up and shows it at work; `make test` sets everything up and tests it.
+# Another Python: PYTHON=python3.12 make demo. Without make: the scripts below, run with bash.
+.PHONY: help setup demo test clean
+
+help:
+	@echo "make demo   install, make the built-in data set, train, evaluate, export (a few minutes)"
+	@echo "make test   install and run the tests"
+	@echo "make setup  install only, into .venv"
+	@echo "make clean  remove .venv; data/, runs/ and exported/ stay"
+
+setup:
+	@bash tools/setup.sh
+
+demo: setup
+	@bash tools/demo.sh
+
+test: setup
+	@bash tools/test.sh
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,185 @@
+"""The shape of the repository: which way imports point, sizes of files, versions in one place."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import os
+import pathlib
+import re
+import stat
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "tf_lwdgh"
+
+# Imports point from the later floors to the earlier ones. Within a floor they may not form a cycle.
+FLOORS = (
+    ("types", "config"),
+    ("trees", "schedules", "store"),
+    ("episodes", "images", "layers", "backbones", "functional"),
+    ("pipeline", "inner_loop", "aggregators", "converters"),
+    ("algorithms",),
+    ("meta_step", "evaluation"),
+    ("trainer", "checkpoints", "summaries", "serving", "experiment", "report"),
+    ("train", "evaluate", "export"),
+)
+NAMED = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+ENTRY_POINTS = set(FLOORS[-1])
+
+
+def modules() -> dict[str, pathlib.Path]:
+    """Every module of the package by its dotted name below tf_lwdgh."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imported(path: pathlib.Path) -> set[str]:
+    """The modules of the package that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                names.add(whole if whole.removeprefix("tf_lwdgh.") in MODULES else node.module)
+    ours = {n.removeprefix("tf_lwdgh").removeprefix(".") for n in names if n.startswith("tf_lwdgh")}
+    return (ours & set(MODULES)) - {""}
+
+
+def room(module: str) -> str:
+    """The module, or the folder it lies in: an aggregator may import its siblings."""
+    return module.split(".")[0]
+
+
+GRAPH = {name: imported(path) for name, path in MODULES.items()}
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if room(m) in NAMED])
+def test_imports_point_to_the_same_floor_or_an_earlier_one(module):
+    """What a module reaches, by way of modules without a floor of their own too, lies on none later."""
+    reached, todo = set(), [module]
+    while todo:
+        for target in GRAPH[todo.pop()] - reached:
+            reached.add(target)
+            todo.append(target)
+    later = {t for t in reached if NAMED.get(room(t), 0) > NAMED[room(module)]}
+    assert not later, f"{module} reaches {sorted(later)}, of later floors"
+
+
+def test_imports_have_no_cycle():
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, " -> ".join((*trail, module))
+        if module not in done:
+            for target in GRAPH[module]:
+                visit(target, (*trail, module))
+            done.add(module)
+
+    for module in GRAPH:
+        visit(module, ())
+
+
+def test_nothing_imports_an_entry_point():
+    importers = {m: GRAPH[m] & ENTRY_POINTS for m in GRAPH if GRAPH[m] & ENTRY_POINTS}
+    assert not importers
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_opens_with_a_statement_and_has_one_idea(module):
+    path = MODULES[module]
+    text = path.read_text(encoding="utf-8")
+    assert ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
+    assert len(text.splitlines()) <= 400, f"{path} is too long to be one idea"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_functions_are_short(module):
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            lines = node.end_lineno - body[0].lineno + 1 if body else 0
+            assert lines <= 60, f"{module}.{node.name} has {lines} lines"
+
+
+def test_only_one_module_knows_gin():
+    users = [m for m, p in MODULES.items() if re.search(r"^\s*(import|from) gin\b", p.read_text(), re.M)]
+    assert users == ["config"]
+
+
+def test_the_gin_folder_holds_nothing_that_python_could_import():
+    assert not list((ROOT / "gin").rglob("*.py"))
+
+
+def texts() -> list[pathlib.Path]:
+    """The files of the repository that people read."""
+    folders = ("tf_lwdgh", "tests", "tools", "gin", "docs", "bench", ".ci")
+    inside = [p for f in folders for p in (ROOT / f).rglob("*") if p.is_file()]
+    top = [ROOT / n for n in ("README.md", "Makefile", "setup.py", "setup.cfg", "requirements.txt")]
+    kinds = {".py", ".md", ".gin", ".sh", ".txt", ".cfg", "", ".json"}
+    return [p for p in (*inside, *top) if p.suffix in kinds and "__pycache__" not in p.parts]
+
+
+@pytest.mark.parametrize("path", texts(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_text_holds_a_path_of_one_machine(path):
+    machine = re.compile(r"(?<![\w.])/(?:home|root|Users|work|opt)/\w")
+    found = [line for line in path.read_text(encoding="utf-8").splitlines() if machine.search(line)]
+    assert not found
+
+
+def pins() -> dict[str, dict[str, str]]:
+    """The version of each requirement by its marker ('' where there is none)."""
+    found: dict[str, dict[str, str]] = {}
+    for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            match = re.fullmatch(r"([\w-]+)==([\w.]+)(?:; (.+))?", line)
+            assert match, f"not pinned: {line!r}"
+            found.setdefault(match[1], {})[match[3] or ""] = match[2]
+    return found
+
+
+def test_every_requirement_has_one_version_for_each_python():
+    for name, versions in pins().items():
+        markers = {'python_version >= "3.11"', 'python_version < "3.11"'}
+        assert set(versions) in ({""}, markers), f"{name}: {versions}"
+
+
+def test_every_import_is_of_python_or_a_requirement():
+    known = {
+        "absl": "absl-py", "gin": "gin-config", "PIL": "pillow",
+        "tensorflow_datasets": "tensorflow-datasets",
+    }  # fmt: skip
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            for name in (n.split(".")[0] for n in names):
+                if name not in sys.stdlib_module_names and name not in ("tf_lwdgh", "__future__"):
+                    assert known.get(name, name) in pins(), f"{module} imports {name}"
+
+
+def test_the_package_and_its_scripts_agree_on_the_pythons():
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    script = (ROOT / "tools" / "setup.sh").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert '">=3.10,<3.14"' in setup
+    assert "(3, 10) <= sys.version_info[:2] <= (3, 13)" in script
+    assert "3.10 to 3.13" in readme
+
+
+def test_scripts_can_be_run_and_pytest_is_strict():
+    assert os.stat(ROOT / ".ci" / "run").st_mode & stat.S_IXUSR
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    assert "--strict-markers" in settings["tool:pytest"]["addopts"]

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Runs all tests; PY is the interpreter, further arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PY=${PY:-.venv/bin/python}
+export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
+exec "$PY" -m pytest --quiet --numprocesses="${WORKERS:-2}" --dist=loadfile "$@"
