@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from tf_lwdgh import store
 from tf_lwdgh.converters import archives, pictures
@@ -143,19 +143,20 @@ def find_images(root: pathlib.Path, split: SplitChoice, problems: Problems) -> P
     """
     root = _enter(root)
     if split.fractions is None and split.lists is None:
-        folders = {s: _subfolders(folder) for s, folder in _split_folders(root).items()}
+        folders = {s: subfolders(folder) for s, folder in split_folders(root).items()}
     else:
-        there = _subfolders(root)
+        there = subfolders(root)
         _refuse_split_names(root, there)
         names = _by_fractions(sorted(there), split) if split.fractions else _read_lists(split.lists)
         folders = {s: _named(there, names[s], s, root, problems) for s in store.SPLITS}
-    _refuse_repeats(folders)
+    refuse_repeats(folders)
     return {
         s: {c: pictures.image_files(folder) for c, folder in folders[s].items()} for s in store.SPLITS
     }
 
 
-def _subfolders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+def subfolders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """The folders in a folder by name, sorted; hidden ones are passed over."""
     found = sorted(p for p in folder.iterdir() if p.is_dir())
     return {p.name: p for p in found if not p.name.startswith((".", "__MACOSX"))}
 
@@ -163,14 +164,15 @@ def _subfolders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
 def _enter(root: pathlib.Path) -> pathlib.Path:
     """Steps into the one folder that archives usually hold, as long as it holds folders in turn."""
     while True:
-        inside = list(_subfolders(root).values())
-        if len(inside) != 1 or inside[0].name in sum(_NAMES.values(), ()) or not _subfolders(inside[0]):
+        inside = list(subfolders(root).values())
+        if len(inside) != 1 or inside[0].name in sum(_NAMES.values(), ()) or not subfolders(inside[0]):
             return root
         root = inside[0]
 
 
-def _split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    there = _subfolders(root)
+def split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
+    """The folders of train, val and test. Raises ValueError where one is missing or has two names."""
+    there = subfolders(root)
     out = {}
     for split, names in _NAMES.items():
         found = [n for n in names if n in there]
@@ -193,7 +195,8 @@ def _refuse_split_names(root: pathlib.Path, there: Mapping[str, pathlib.Path]) -
         )
 
 
-def _refuse_repeats(folders: Mapping[str, Mapping[str, pathlib.Path]]) -> None:
+def refuse_repeats(folders: Mapping[str, Iterable[str]]) -> None:
+    """Raises ValueError where a class name stands in two splits."""
     home: dict[str, str] = {}
     for split, by_class in folders.items():
         for class_name in by_class:

@@ -6,6 +6,7 @@ import functools
 import io
 import os
 import pathlib
+import struct
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -14,7 +15,9 @@ from PIL import Image
 from tf_lwdgh.converters.problems import Problems
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
-NOT_AN_IMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # all that Pillow raises
+NOT_AN_IMAGE = (  # all that Pillow raises on damaged files
+    OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError,
+)  # fmt: skip
 
 
 def image_files(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -1,0 +1,121 @@
+"""mini-ImageNet's two pickled forms: arrays of pixels with the classes of their rows."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tf_lwdgh import store
+from tf_lwdgh.converters import pictures, safe_pickle
+
+Images = Mapping[str, tuple[int, Iterator[np.ndarray]]]  # class name -> count, images
+_CACHE = {
+    "train": ("mini-imagenet-cache-train.pkl",),
+    "val": ("mini-imagenet-cache-val.pkl", "mini-imagenet-cache-validation.pkl"),
+    "test": ("mini-imagenet-cache-test.pkl",),
+}
+_STEMS = {"train": ("train_phase_train", "train"), "val": ("val",), "test": ("test",)}
+_CATEGORY = {
+    split: tuple(f"{p}{s}.pickle" for p in ("miniImageNet_category_split_", "") for s in stems)
+    for split, stems in _STEMS.items()
+}
+
+
+def find(root: pathlib.Path, form: str) -> dict[str, pathlib.Path]:
+    """The files of 'cache' or 'category' that lie in a folder, by split; the first name that exists counts."""
+    names = {"cache": _CACHE, "category": _CATEGORY}[form]
+    found = {s: [root / n for n in names[s] if (root / n).is_file()] for s in store.SPLITS}
+    return {s: paths[0] for s, paths in found.items() if paths}
+
+
+def read(root: pathlib.Path, form: str, image_size: int) -> dict[str, Images]:
+    """Every class of every split: how many images it has, and the images, uint8 [size, size, 3].
+
+    Raises:
+      FileNotFoundError: a split's file is missing.
+      UnsafePickle: a file asks for more than arrays and containers.
+      ValueError: a file has not the form's keys, types and shapes.
+    """
+    paths = find(root, form)
+    for split in store.SPLITS:
+        if split not in paths:
+            names = " or ".join({"cache": _CACHE, "category": _CATEGORY}[form][split])
+            raise FileNotFoundError(f"{root}: the file of split {split} is missing: {names}.")
+    return {s: _read_split(paths[s], s, form, image_size) for s in store.SPLITS}
+
+
+def _read_split(path: pathlib.Path, split: str, form: str, image_size: int) -> Images:
+    content = safe_pickle.load(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a dictionary. Received: {type(content).__name__}.")
+    content = {_text(key): value for key, value in content.items()}
+    pixels_key = "image_data" if form == "cache" else "data"
+    pixels = _pixels(_get(content, pixels_key, path), path, pixels_key)
+    if form == "cache":
+        rows = _cache_rows(_get(content, "class_dict", path), len(pixels), path)
+    else:
+        rows = _category_rows(content, len(pixels), split, path)
+    return {name: (len(r), _take(pixels, r, image_size)) for name, r in rows.items()}
+
+
+def _take(pixels: Sequence[np.ndarray], rows: Sequence[int], size: int) -> Iterator[np.ndarray]:
+    for row in rows:
+        image = pixels[row]
+        yield image if image.shape[:2] == (size, size) else pictures.resize(image, size)
+
+
+def _text(key: Any) -> str:
+    return key.decode("latin1") if isinstance(key, bytes) else str(key)
+
+
+def _get(content: Mapping[str, Any], key: str, path: pathlib.Path) -> Any:
+    if key not in content:
+        raise ValueError(f"{path} has no key {key!r}. Received the keys: {', '.join(content)}.")
+    return content[key]
+
+
+def _pixels(value: Any, path: pathlib.Path, key: str) -> Sequence[np.ndarray]:
+    """uint8 [N, H, W, 3], or a list of [H, W, 3]."""
+    images = [value] if isinstance(value, np.ndarray) and value.ndim == 4 else value
+    if not isinstance(images, (list, tuple, np.ndarray)):
+        raise ValueError(f"{path}: {key!r} must be an array. Received: {type(value).__name__}.")
+    for i, image in enumerate(images):
+        rank = 4 if images is not value else 3
+        fits = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == rank
+        if not fits or image.shape[-1] != 3:
+            what = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else repr(image)
+            raise ValueError(
+                f"{path}: {key!r} must be uint8 [N, H, W, 3] or a list of [H, W, 3]. "
+                f"Received at {i}: {what[:100]}."
+            )
+    return value
+
+
+def _cache_rows(class_dict: Any, n: int, path: pathlib.Path) -> dict[str, list[int]]:
+    """The rows of each class; no row twice, none out of range."""
+    if not isinstance(class_dict, dict):
+        raise ValueError(f"{path}: 'class_dict' must be a dictionary. Received: {type(class_dict).__name__}.")
+    rows = {_text(c): [int(i) for i in ids] for c, ids in class_dict.items()}
+    every = [i for ids in rows.values() for i in ids]
+    if len(set(every)) != len(every) or not set(every) <= set(range(n)):
+        raise ValueError(
+            f"{path}: 'class_dict' must name each of the {n} rows of 'image_data' at most once. Received: "
+            f"{len(every)} rows, {len(set(every))} different, from {min(every)} to {max(every)}."
+        )
+    return dict(sorted(rows.items()))
+
+
+def _category_rows(content: Mapping[str, Any], n: int, split: str, path: pathlib.Path):
+    """The rows of each label; classes have the names of 'catname2label', else the split and the label."""
+    labels = np.asarray(_get(content, "labels", path))
+    if labels.shape != (n,) or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"{path}: 'labels' must be {n} integers, one for each image. "
+            f"Received: {labels.dtype} {list(labels.shape)}."
+        )
+    names = {int(v): _text(k) for k, v in (content.get("catname2label") or {}).items()}
+    order = np.unique(labels).tolist()
+    return {names.get(v, f"{split}-{v:02d}"): np.flatnonzero(labels == v).tolist() for v in order}
