@@ -1,0 +1,230 @@
+"""The built-in data set: characters drawn in many ways from the fonts that come with matplotlib.
+
+A class is a character. Train, val and test take theirs from different scripts, and a character that looks
+like one of an earlier split (the Greek Α beside the Latin A) is left out, so the test is truly new.
+Every image is a function of (character, number) alone, given the versions of Pillow and of the fonts.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import pathlib
+from collections.abc import Iterator
+
+import matplotlib
+import numpy as np
+from matplotlib.ft2font import FT2Font
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from tf_lwdgh import store
+
+NAME = "glyphs"
+VERSION = "glyphs-1"
+IMAGE_SIZE = 84
+IMAGES_PER_CLASS = 24
+
+# Unicode ranges, both ends included, and how many characters of each script are kept.
+SCRIPTS = {
+    "train": {
+        "Latin": ([(0x41, 0x5A), (0x61, 0x7A), (0xDE, 0xDF), (0x18E, 0x1BF)], 60),
+        "Cyrillic": ([(0x410, 0x44F), (0x460, 0x481)], 40),
+        "Syllabics": ([(0x1401, 0x1676)], 40),
+    },
+    "val": {"Armenian": ([(0x531, 0x556), (0x561, 0x586)], 30)},
+    "test": {
+        "Georgian": ([(0x10D0, 0x10FA)], 22),
+        "Hebrew": ([(0x5D0, 0x5EA)], 12),
+        "Tifinagh": ([(0x2D30, 0x2D65)], 16),
+    },
+}
+FONTS = (
+    "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique",
+    "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSansMono", "DejaVuSansMono-Bold",
+)  # fmt: skip
+REFERENCE_FONT = FONTS[0]
+
+# How hard it is.
+TOO_ALIKE = 0.90  # cosine of two plain, blurred drawings above which the later character is dropped
+ROTATION = 22.0  # degrees either way
+SHEAR = 0.25
+SCALE = (0.5, 0.85)  # of the image's height
+SHIFT = 9.0  # pixels either way
+CONTRAST = 70.0  # least distance of ink and ground in RGB space, of 442
+NOISE = (4.0, 22.0)  # standard deviation of the pixel noise, of 255
+STROKES = 3  # at most, of clutter behind the character
+
+_DRAWN = 120  # pixels of the font before it is transformed
+
+
+def rng(*parts: object) -> np.random.Generator:
+    """A generator that depends on every part."""
+    digest = hashlib.sha256(repr((VERSION, *parts)).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "little"))
+
+
+def font_path(name: str) -> str:
+    """The file of one of matplotlib's fonts."""
+    return os.path.join(matplotlib.get_data_path(), "fonts", "ttf", f"{name}.ttf")
+
+
+@functools.cache
+def _covered(font: str) -> frozenset[int]:
+    return frozenset(FT2Font(font_path(font)).get_charmap())
+
+
+@functools.cache
+def _font(name: str) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(font_path(name), _DRAWN, layout_engine=ImageFont.Layout.BASIC)
+
+
+def fonts_of(character: str) -> list[str]:
+    """The fonts that have a character."""
+    return [name for name in FONTS if ord(character) in _covered(name)]
+
+
+def ink(character: str, font: str) -> Image.Image:
+    """A character's plain drawing, cropped to its ink: grey, 255 where there is ink."""
+    canvas = Image.new("L", (3 * _DRAWN, 3 * _DRAWN))
+    ImageDraw.Draw(canvas).text((_DRAWN, _DRAWN // 2), character, 255, font=_font(font))
+    box = canvas.getbbox()
+    return canvas.crop(box) if box else canvas.crop((0, 0, 1, 1))
+
+
+@functools.cache
+def _shape(character: str) -> np.ndarray:
+    """A blurred 16×16 drawing as a vector of length 1, to tell look-alikes by; size does not count."""
+    plain = ink(character, REFERENCE_FONT)
+    side = max(plain.size)
+    square = Image.new("L", (side, side))
+    square.paste(plain, ((side - plain.width) // 2, (side - plain.height) // 2))
+    small = square.resize((32, 32), Image.Resampling.BOX).filter(ImageFilter.GaussianBlur(1.0))
+    vector = np.asarray(small, np.float64).ravel()
+    return vector / max(np.linalg.norm(vector), 1e-9)
+
+
+@functools.cache
+def characters() -> dict[str, tuple[tuple[str, str], ...]]:
+    """For each split its (script, character) pairs: covered by the fonts, none like an earlier one."""
+    kept: list[str] = []
+    splits = {}
+    for split, scripts in SCRIPTS.items():
+        chosen = []
+        for script, (ranges, count) in scripts.items():
+            points = [p for first, last in ranges for p in range(first, last + 1)]
+            fresh = []
+            for character in map(chr, points):
+                if len(fresh) < count and _is_new(character, kept):
+                    kept.append(character)
+                    fresh.append((script, character))
+            chosen += fresh
+        splits[split] = tuple(chosen)
+    return splits
+
+
+def _is_new(character: str, kept: list[str]) -> bool:
+    if ord(character) not in _covered(REFERENCE_FONT):
+        return False
+    shape = _shape(character)
+    return not kept or max(float(shape @ _shape(other)) for other in kept) < TOO_ALIKE
+
+
+def class_name(script: str, character: str) -> str:
+    """Such as 'Georgian/U+10D0'."""
+    return f"{script}/U+{ord(character):04X}"
+
+
+def draw(character: str, number: int) -> np.ndarray:
+    """Image `number` of a character: [84, 84, 3] uint8."""
+    r = rng(character, number)
+    names = fonts_of(character)
+    mask = _mask(ink(character, names[r.integers(len(names))]), r)
+    ground = _ground(r)
+    colour = _ink_colour(ground.mean((0, 1)), r)
+    opacity = mask[..., None] * r.uniform(0.75, 1.0)
+    picture = ground * (1 - opacity) + _gradient(colour, 30.0, r) * opacity
+    picture += r.normal(0.0, r.uniform(*NOISE), picture.shape[:2])[..., None]
+    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+
+
+def _mask(plain: Image.Image, r: np.random.Generator) -> np.ndarray:
+    """The character turned, sheared, scaled and shifted: [84, 84] in [0, 1]."""
+    angle = np.deg2rad(r.uniform(-ROTATION, ROTATION))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    shear = np.array([[1.0, r.uniform(-SHEAR, SHEAR)], [0.0, 1.0]])
+    stretch = np.diag(r.uniform(0.85, 1.15, 2))
+    zoom = max(plain.size) / (IMAGE_SIZE * r.uniform(*SCALE))
+    back = zoom * turn @ shear @ stretch  # from the image's pixels to the drawing's
+    centre = np.array(plain.size) / 2 - back @ (IMAGE_SIZE / 2 + r.uniform(-SHIFT, SHIFT, 2))
+    matrix = (back[0, 0], back[0, 1], centre[0], back[1, 0], back[1, 1], centre[1])
+    soft = plain.filter(ImageFilter.GaussianBlur(0.35 * zoom))
+    out = soft.transform(
+        (IMAGE_SIZE, IMAGE_SIZE), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
+    )
+    return np.asarray(out, np.float64) / 255
+
+
+def _gradient(colour: np.ndarray, spread: float, r: np.random.Generator) -> np.ndarray:
+    """A colour that changes linearly over the image: [84, 84, 3]."""
+    y, x = np.mgrid[-1 : 1 : IMAGE_SIZE * 1j, -1 : 1 : IMAGE_SIZE * 1j]
+    angle = r.uniform(0, 2 * np.pi)
+    ramp = np.cos(angle) * x + np.sin(angle) * y
+    return colour + ramp[..., None] * r.uniform(-spread, spread, 3)
+
+
+def _ground(r: np.random.Generator) -> np.ndarray:
+    """A background: a gradient, soft blotches and a few strokes; [84, 84, 3]."""
+    ground = _gradient(r.uniform(20, 235, 3), 50.0, r)
+    blotches = Image.fromarray(r.integers(0, 256, (7, 7), dtype=np.uint8)).resize(
+        (IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC
+    )
+    ground = ground + (np.asarray(blotches, np.float64) / 255 - 0.5)[..., None] * r.uniform(-60, 60, 3)
+    strokes = Image.new("L", (IMAGE_SIZE, IMAGE_SIZE))
+    pen = ImageDraw.Draw(strokes)
+    for _ in range(r.integers(0, STROKES + 1)):
+        ends = r.uniform(-10, IMAGE_SIZE + 10, 4).tolist()
+        pen.line(ends, fill=255, width=int(r.integers(1, 5)))
+    cover = np.asarray(strokes, np.float64)[..., None] / 255 * r.uniform(0.2, 0.7)
+    return ground * (1 - cover) + r.uniform(0, 255, 3) * cover
+
+
+def _ink_colour(ground: np.ndarray, r: np.random.Generator) -> np.ndarray:
+    """A random colour far enough from the ground's."""
+    while True:
+        colour = r.uniform(0, 255, 3)
+        if np.linalg.norm(colour - ground) >= CONTRAST:
+            return colour
+
+
+def images(character: str) -> Iterator[np.ndarray]:
+    """All images of a class."""
+    return (draw(character, number) for number in range(IMAGES_PER_CLASS))
+
+
+def make(data_dir: str | os.PathLike, *, overwrite: bool = False) -> store.DatasetSpec:
+    """Writes <data_dir>/glyphs, or does nothing where this version of it is there.
+
+    Args:
+      data_dir: the folder of data sets.
+      overwrite: make it anew.
+
+    Raises:
+      FileExistsError: the folder holds something else.
+    """
+    folder = pathlib.Path(data_dir, NAME)
+    if not overwrite and store.is_finished(folder, converter_version=VERSION):
+        return store.DatasetSpec.load(folder)
+    pairs = [pair for split in store.SPLITS for pair in characters()[split]]
+    return store.write_dataset(
+        folder,
+        NAME,
+        {
+            split: [(class_name(*pair), images(pair[1])) for pair in characters()[split]]
+            for split in store.SPLITS
+        },
+        image_size=IMAGE_SIZE,
+        converter_version=VERSION,
+        superclasses={class_name(*pair): pair[0] for pair in pairs},
+        overwrite=overwrite,
+    )
