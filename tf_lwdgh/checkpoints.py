@@ -29,22 +29,19 @@ class CheckpointError(ValueError):
     """There are checkpoints, and none of them can be loaded."""
 
 
-def named_variables(variables: Sequence[keras.Variable], names: Sequence[str]) -> Named:
-    """The TensorFlow variables behind Keras's, under names that are the same in every process."""
-    width = len(str(len(variables)))
-    return {
-        f"{i:0{width}d}/{name}": v.value for i, (v, name) in enumerate(zip(variables, names))
-    }
-
-
 def model_variables(model: keras.Model) -> Named:
-    """A model's variables, BatchNorm's averages included."""
-    return named_variables(model.variables, [v.path for v in model.variables])
+    """The TensorFlow variables behind a model's, BatchNorm's averages included."""
+    return _numbered(model.variables, [v.name for v in model.variables])
 
 
 def optimizer_variables(optimizer: keras.optimizers.Optimizer) -> Named:
     """An optimizer's step, rate and slots; it must have been built."""
-    return named_variables(optimizer.variables, [v.name for v in optimizer.variables])
+    return _numbered(optimizer.variables, ["slot"] * len(optimizer.variables))
+
+
+def _numbered(variables: Sequence[keras.Variable], names: Sequence[str]) -> Named:
+    # By position: a name that Keras makes up, such as 'dense_1', depends on what was made before.
+    return {f"{i:04d}/{name}": v.value for i, (v, name) in enumerate(zip(variables, names))}
 
 
 class CheckpointFolder:
@@ -169,10 +166,11 @@ def _inspect(path: str) -> tuple[dict[str, Any] | None, str]:
 
 
 def _sha256(path: str) -> str:
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(
-            hashlib, "file_digest"
-        ) else hashlib.sha256(file.read()).hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _sync(path: str) -> None:

@@ -9,8 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 RIGHT, WRONG = "#1b7837", "#c51b1b"
-_MOST_SUPPORT, _MOST_QUERIES = 3, 6  # images a class that are shown
-_CELL = 0.9  # inches
+_MOST_SUPPORT, _MOST_QUERIES = 2, 5  # images a class that are shown
+_CELL = 1.0  # inches
 
 
 def episode_picture(
@@ -32,7 +32,7 @@ def episode_picture(
     predictions = predictions.reshape(n_way, -1)
     low, high = min(support.min(), query.min()), max(support.max(), query.max())
     shots, queries = min(support.shape[1], _MOST_SUPPORT), min(query.shape[1], _MOST_QUERIES)
-    figure = Figure(figsize=(_CELL * (shots + queries + 0.6), (_CELL + 0.12) * n_way + 0.7), dpi=100)
+    figure = Figure(figsize=(_CELL * (shots + queries + 0.6), (_CELL + 0.2) * n_way + 0.7), dpi=100)
     canvas = FigureCanvasAgg(figure)
     widths = [1] * shots + [0.3] + [1] * queries
     axes = figure.subplots(n_way, len(widths), squeeze=False, width_ratios=widths)
@@ -47,7 +47,7 @@ def episode_picture(
             axis = axes[label, shots + 1 + i]
             _show(axis, query[label, i], low, high, f"→ {guess}", color)
             _frame(axis, color)
-    figure.suptitle(title or "support | queries → prediction", fontsize=9)
+    figure.suptitle(title or "support | queries → prediction", fontsize=11)
     figure.subplots_adjust(0.02, 0.01, 0.98, 1 - 0.65 / figure.get_figheight(), 0.08, 0.3)
     canvas.draw()
     buffer = io.BytesIO()
@@ -63,7 +63,7 @@ def _show(axis, image: np.ndarray, low: float, high: float, text: str, color: st
     unit = (image - low) / max(high - low, 1e-8)
     unit = unit[..., 0] if unit.shape[-1] == 1 else unit
     axis.imshow(unit, cmap="gray", vmin=0, vmax=1)
-    axis.set_title(text, fontsize=7, color=color, pad=2)
+    axis.set_title(text, fontsize=10, color=color, pad=2)
 
 
 def _frame(axis, color: str) -> None:
@@ -72,4 +72,4 @@ def _frame(axis, color: str) -> None:
     axis.set_yticks([])
     for side in axis.spines.values():
         side.set_color(color)
-        side.set_linewidth(2)
+        side.set_linewidth(3)

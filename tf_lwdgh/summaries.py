@@ -27,7 +27,14 @@ from tensorboard.util import tensor_util
 
 METRICS_FILE = "metrics.jsonl"
 HPARAM_METRICS = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
-_NOT_HPARAMS = ("TrainerConfig.", "PipelineConfig.", "Threads.")
+_HPARAMS = (  # the first five are shown unasked
+    "Experiment.aggregator", "ExploreExploit.mode", "LWDGH.unit", "Experiment.backbone",
+    "EpisodeConfig.k_shot", "EpisodeConfig.n_way", "DatasetConfig.name", "LWDGH.temperature",
+    "ExploreExploit.p_max", "ExploreExploit.p_min", "ExploreExploit.transition",
+    "Experiment.algorithm", "MAML.batch_norm", "MAML.head", "InnerLoop.steps", "InnerLoop.inner_lr",
+    "InnerLoop.second_order", "Experiment.optimizer", "LearningRate.rate", "LearningRate.decay",
+    "OuterLoop.meta_batch_size", "OuterLoop.epochs", "ImageConfig.image_size", "Experiment.seed",
+)  # fmt: skip
 _log = logging.getLogger(__name__)
 
 
@@ -45,9 +52,9 @@ class RunLog:
         _truncate(path, resumed_at)
         self._lines = open(path, "a", encoding="utf-8")  # noqa: SIM115
         self._events = EventFileWriter(os.path.join(run_dir, "tensorboard"))
-        if resumed_at:
-            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._add(resumed_at + 1, session_log=start)
+        # At the second START and after, TensorBoard drops what is at its step or later.
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._add(resumed_at + 1 if resumed_at else 0, session_log=start)
 
     def __enter__(self) -> RunLog:
         return self
@@ -120,11 +127,10 @@ def read_metrics(run_dir: str | os.PathLike[str]) -> list[dict[str, float]]:
 
 
 def hparam_values(settings: Mapping[str, str]) -> dict[str, bool | int | float | str]:
-    """The settings that make one run differ from another, as values: numbers stay numbers."""
+    """The settings in which runs usually differ, as values: numbers stay numbers."""
     values = {}
-    for name, text in settings.items():
-        if name.startswith(_NOT_HPARAMS):
-            continue
+    for name in _HPARAMS:
+        text = settings.get(name, "'-'")
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError):  # a gin reference, such as @LWDGH()
