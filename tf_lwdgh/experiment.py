@@ -42,7 +42,7 @@ class DatasetConfig:
         if not isinstance(self.name, str) or not self.name:
             raise ValueError(
                 "DatasetConfig.name must be the name of a data set, such as 'glyphs'. "
-                f"Received: DatasetConfig.name = {self.name!r}."
+                f"Received: {'nothing' if self.name is config.REQUIRED else repr(self.name)}."
             )
 
 

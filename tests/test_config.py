@@ -1,0 +1,106 @@
+"""Wrong gin names and values get one clear message that says what was probably meant."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests import runs
+from tf_lwdgh import config, experiment
+from tf_lwdgh.experiment import Experiment
+
+
+@pytest.fixture
+def gin_file(tmp_path):
+    yield runs.write_gin(tmp_path)
+    config.clear()
+
+
+@pytest.mark.parametrize(
+    "binding, message",
+    [
+        ("EpisodeConfg.n_way = 5", "Did you mean EpisodeConfig"),
+        ("EpisodeConfig.n_ways = 5", "Did you mean n_way"),
+        ("convnet4.filter = 5", "Did you mean filters"),
+        ("Experiment.aggregator = @LWDG()", "Did you mean LWDGH"),
+        ("EPOCH = 5", "No setting takes its value from the macro EPOCH. Did you mean EPOCHS"),
+        ("EpisodeConfig.k_shot = %K_SHOTS", "No value for the macro %K_SHOTS. Did you mean K_SHOT"),
+        ("N_WAY =", "--gin_param='N_WAY ='"),
+        ("N_WAY", "--gin_param='N_WAY'"),
+    ],
+)
+def test_a_wrong_binding_is_explained(gin_file, binding, message):
+    with pytest.raises(ValueError) as error:
+        config.parse([gin_file], [binding])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_wrong_line_of_a_file_is_shown_with_its_place(tmp_path):
+    path = runs.write_gin(tmp_path, "\nEpisodeConfig.n_ways = 5\n")
+    with pytest.raises(ValueError, match=r'Did you mean n_way\?\n.*tiny.gin", line 2'):
+        config.parse([path])
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(FileNotFoundError, match="--gin_file: no such file. Received: 'nope.gin'"):
+        config.parse(["nope.gin"])
+
+
+def test_a_binding_that_nothing_uses_is_refused(gin_file, tmp_path):
+    runs.build(tmp_path, "Mean.unit = 'layer'")
+    with pytest.raises(ValueError, match="nothing in this experiment uses Mean.unit"):
+        experiment.refuse_idle_bindings(["Mean.unit = 'layer'", "LWDGH.unit = 'layer'"])
+
+
+def test_settings_hold_defaults_and_macros_as_values(tmp_path):
+    runs.build(tmp_path, "K_SHOT = 2")
+    settings = config.settings()
+    assert settings["EpisodeConfig.k_shot"] == "2"
+    assert settings["LWDGH.temperature"] == "1.0"
+    assert not any("%" in value for value in settings.values())
+
+
+@pytest.mark.parametrize(
+    "binding, message",
+    [
+        ("N_WAY = 7", "split 'train' of data set 'patterns' has 6.*EpisodeConfig.n_way = 7"),
+        ("N_QUERY = 12", "class 0 has 12.*EpisodeConfig.n_query = 12"),
+        ("IMAGE_SIZE = 3", "at least 4 × 4 pixels.*ImageConfig.image_size"),
+        ("INNER_LR = -1", "InnerLoop.inner_lr must be >= 0"),
+        ("INNER_LR = {'hed': 0.1}", "every expression must match a variable"),
+        ("DatasetConfig.name = 'nope'", "No data set 'nope' .DatasetConfig.name.*found there: patterns"),
+        ("Experiment.aggregator = @LWDGH", "Experiment.aggregator must be a ready object"),
+        ("Experiment.backbone = @convnet4()", "Experiment.backbone must be a maker"),
+        ("SEED = 1.5", "Experiment.seed must be an integer"),
+        ("EPOCHS = 0", "OuterLoop.epochs must be at least 1"),
+        ("TrainerConfig.log_every = 0", "TrainerConfig.log_every must be an integer of at least 1"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused_before_any_training(tmp_path, binding, message):
+    from tf_lwdgh.trainer_config import TrainerConfig
+
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        runs.build(tmp_path, binding)
+        TrainerConfig()
+
+
+def test_a_data_set_that_is_not_chosen_is_asked_for(tmp_path):
+    text = runs.TINY.replace("DatasetConfig.name = 'patterns'", "")
+    config.parse([runs.write_gin(tmp_path, text)])
+    with pytest.raises(ValueError, match="DatasetConfig.name must be .* Received: nothing"):
+        Experiment().build(tmp_path)
+
+
+def test_without_data_an_experiment_is_built_but_has_no_images(tmp_path):
+    config.parse([runs.write_gin(tmp_path)])
+    assembly = Experiment().build(None)
+    assert assembly.keras_model.name == "convnet4"
+    with pytest.raises(ValueError, match="give a --data_dir"):
+        assembly.source("train")
+
+
+def test_the_seed_fixes_the_initial_weights(tmp_path):
+    values = [
+        runs.build(tmp_path, f"SEED = {seed}").keras_model.get_weights()[0] for seed in (1, 1, 2)
+    ]
+    assert (values[0] == values[1]).all() and not (values[0] == values[2]).all()
