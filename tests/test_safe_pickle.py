@@ -1,4 +1,4 @@
-"""Pickles are read without running them: hostile ones are refused by name, honest ones of all ages load."""
+"""Pickles are not run: hostile ones are refused by name, honest ones of all ages load."""
 
 import collections
 import os
@@ -72,7 +72,13 @@ def test_arrays_numbers_and_containers_come_back_equal(tmp_path, protocol):
         "image_data": np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3),
         "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
         "names": np.array(["ab", "c"]),
-        b"bytes": [b"\xff\x00", bytearray(b"x"), {1, 2}, frozenset([3]), (None, True, 1.5, 1 << 70)],
+        b"bytes": [
+            b"\xff\x00",
+            bytearray(b"x"),
+            {1, 2},
+            frozenset([3]),
+            (None, True, 1.5, 1 << 70),
+        ],
         "label": np.int64(7),
         "ordered": collections.OrderedDict(a=1),
         "objects": np.array([[1, 2], None], dtype=object),
@@ -100,9 +106,10 @@ def test_arrays_of_both_numpy_generations_load(tmp_path, core):
 def test_python_2_text_and_pixels_load_as_latin1(tmp_path):
     # cPickle.dumps({'data': numpy.array([200, 255], 'u1'), '\xe9': [1]}, 2) of Python 2
     content = (
-        b"\x80\x02}q\x01(U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
-        b"(K\x01K\x02\x85cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff"
-        b"\xffK\x00tb\x89U\x02\xc8\xfftbU\x01\xe9]K\x01au."
+        b"\x80\x02}q\x01(U\x04data"
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+        b"(K\x01K\x02\x85cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNN"
+        b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x02\xc8\xfftbU\x01\xe9]K\x01au."
     )
     loaded = safe_pickle.load(_write(tmp_path, content))
     assert loaded["data"].dtype == np.uint8 and loaded["data"].tolist() == [200, 255]

@@ -10,17 +10,20 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # runs wit
 from tf_lwdgh.converters import arguments
 
 DESCRIPTION = """\
-Converts a folder tree of images, or an archive of one (.zip, .tar, .tar.gz, .tar.xz, ...), to records.
+Converts a folder tree of images, or an archive of one (.zip, .tar, .tar.gz, .tar.xz, ...), to
+records.
 
 Two layouts are known:
 
-  split/class/images   with the folders train, val (or valid, validation) and test: the split is the tree's own
-  class/images         --fractions picks the classes of each split by --seed, or --lists names a folder with
-                       train.txt, val.txt and test.txt, a class name a line; other classes are left out
+  split/class/images   with the folders train, val (or valid, validation) and test: the split is
+                       the tree's own
+  class/images         --fractions picks the classes of each split by --seed; or --lists names a
+                       folder with train.txt, val.txt and test.txt, a class name a line, and
+                       other classes are left out
 
-PNG and JPEG files are stored byte for byte, unless --image_size is given: then images of another size are
-resized (area averaging, the aspect ratio is not kept) and stored as PNG. Images of any size can be stored:
-training resizes them to DatasetConfig.image_size.
+PNG and JPEG files are stored byte for byte, unless --image_size is given: then images of another
+size are resized (area averaging, the aspect ratio is not kept) and stored as PNG. Images of any
+size can be stored: training resizes them to DatasetConfig.image_size.
 """
 EXAMPLE = """\
   python tools/convert_folder.py --source=tiny_imagenet_fewshot.tar.xz --name=tiny_imagenet
@@ -30,8 +33,12 @@ EXAMPLE = """\
 def main() -> None:
     """Reads the flags and converts."""
     parser = arguments.parser(DESCRIPTION, EXAMPLE, name=None)
-    parser.add_argument("--fractions", type=arguments.numbers, help="Of the classes: train,val,test.")
-    parser.add_argument("--seed", type=int, default=0, help="Which classes --fractions picks (default: 0).")
+    parser.add_argument(
+        "--fractions", type=arguments.numbers, help="Of the classes: train,val,test."
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="Which classes --fractions picks (default: 0)."
+    )
     parser.add_argument("--lists", help="Folder with train.txt, val.txt and test.txt.")
     parser.add_argument("--image_size", type=int, help="Height and width (default: as they are).")
     parser.add_argument(

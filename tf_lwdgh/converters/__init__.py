@@ -1,1 +1,1 @@
-"""Converters: from data sets as users have them on disk to records, all through store.write_dataset."""
+"""Converters: from data sets as users have them to records, through store.write_dataset."""

@@ -19,7 +19,8 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".
 _BLOCK = 1 << 20
 # What opening and reading damaged archives raises, whatever the compression.
 _DAMAGE = (
-    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError,
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+    EOFError, OSError, RuntimeError,
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What the converters' entry points share: flags, the output folder, errors as one clean message."""
+"""What the converters' entry points share: flags, output folder, errors as one clean message."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def parser(description: str, example: str, *, name: str | None) -> argparse.Argu
         epilog=f"Example:\n\n{example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    out.add_argument("--source", required=True, help="The folder or archive to read; never written to.")
+    out.add_argument(
+        "--source", required=True, help="The folder or archive to read; never written to."
+    )
     out.add_argument(
         "--data_dir",
         default="data",
@@ -30,9 +32,14 @@ def parser(description: str, example: str, *, name: str | None) -> argparse.Argu
     )
     known = f"default: {name}" if name else "required"
     out.add_argument(
-        "--name", default=name, required=name is None, help=f"What gin's DatasetConfig.name says ({known})."
+        "--name",
+        default=name,
+        required=name is None,
+        help=f"What gin's DatasetConfig.name says ({known}).",
     )
-    out.add_argument("--overwrite", action="store_true", help="Replace what <data_dir>/<name> holds.")
+    out.add_argument(
+        "--overwrite", action="store_true", help="Replace what <data_dir>/<name> holds."
+    )
     out.add_argument(
         "--skip_bad",
         action="store_true",
@@ -58,13 +65,15 @@ def output_folder(data_dir: str, name: str, *, overwrite: bool) -> pathlib.Path:
         raise ValueError(f"--name must be the name of a folder. Received: {name!r}.")
     folder = pathlib.Path(data_dir, name)
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise FileExistsError(f"{folder} exists and is not empty. Say --overwrite, or choose another --name.")
+        raise FileExistsError(
+            f"{folder} exists and is not empty. Say --overwrite, or choose another --name."
+        )
     return folder
 
 
 def run(convert: Callable[[], tuple[DatasetSpec, Problems]], folder: str) -> None:
     """Converts and says what was made; what the user can mend is a message and exit code 2."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no start-up chatter; must precede the import
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # must precede TensorFlow's import
     start = time.monotonic()
     try:
         spec, problems = convert()
@@ -76,4 +85,6 @@ def run(convert: Callable[[], tuple[DatasetSpec, Problems]], folder: str) -> Non
         for split in ("train", "val", "test")
         for ids in [spec.classes(split)]
     )
-    print(f"{folder}: {', '.join(counts)} in {time.monotonic() - start:.0f} s; {problems.summary()}")
+    print(
+        f"{folder}: {', '.join(counts)} in {time.monotonic() - start:.0f} s; {problems.summary()}"
+    )

@@ -1,4 +1,4 @@
-"""Folder trees of images: split/class/images, or class/images with the split given by fractions or lists."""
+"""Folder trees of images: split/class/images, or class/images with fractions or lists."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Paths = Mapping[str, Mapping[str, Sequence[pathlib.Path]]]  # split -> class -> 
 
 @dataclasses.dataclass(frozen=True)
 class SplitChoice:
-    """Where the split comes from: the tree's own folders, fractions of the classes, or lists of them.
+    """Where the split comes from: the tree's folders, fractions of the classes, or lists.
 
     Attributes:
       fractions: of the classes for train, val and test; they sum to 1.
@@ -41,8 +41,8 @@ class SplitChoice:
         in_range = len(self.fractions) == 3 and all(0 <= f <= 1 for f in self.fractions)
         if not in_range or abs(sum(self.fractions) - 1) > 1e-6:
             raise ValueError(
-                "--fractions must be three numbers from 0 to 1, for train, val and test, that sum to 1. "
-                f"Received: {self.fractions}."
+                "--fractions must be three numbers from 0 to 1, for train, val and test, that sum "
+                f"to 1. Received: {self.fractions}."
             )
 
     @property
@@ -71,14 +71,16 @@ def convert(
       out_dir: of the records.
       name: of the data set.
       split: where the split comes from.
-      image_size: height and width to resize to (stored as PNG); None keeps every file's bytes as they are.
+      image_size: height and width to resize to (stored as PNG); None keeps every file's bytes as
+        they are.
       min_images: a class with fewer is short. An episode takes k_shot + n_query images of a class.
       overwrite: replace what `out_dir` holds.
       skip_bad: leave out what is corrupt, short or missing.
 
     Raises:
       FileNotFoundError: there is no such source.
-      ValueError: the tree has no such layout, a class stands in two splits or is short, an image is corrupt.
+      ValueError: the tree has no such layout, a class stands in two splits or is short, an image
+        is corrupt.
     """
     problems = Problems(skip_bad=skip_bad)
     if image_size is not None and image_size < 1:
@@ -151,7 +153,8 @@ def find_images(root: pathlib.Path, split: SplitChoice, problems: Problems) -> P
         folders = {s: _named(there, names[s], s, root, problems) for s in store.SPLITS}
     refuse_repeats(folders)
     return {
-        s: {c: pictures.image_files(folder) for c, folder in folders[s].items()} for s in store.SPLITS
+        s: {c: pictures.image_files(folder) for c, folder in folders[s].items()}
+        for s in store.SPLITS
     }
 
 
@@ -165,13 +168,17 @@ def _enter(root: pathlib.Path) -> pathlib.Path:
     """Steps into the one folder that archives usually hold, as long as it holds folders in turn."""
     while True:
         inside = list(subfolders(root).values())
-        if len(inside) != 1 or inside[0].name in sum(_NAMES.values(), ()) or not subfolders(inside[0]):
+        if (
+            len(inside) != 1
+            or inside[0].name in sum(_NAMES.values(), ())
+            or not subfolders(inside[0])
+        ):
             return root
         root = inside[0]
 
 
 def split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    """The folders of train, val and test. Raises ValueError where one is missing or has two names."""
+    """The folders of train, val and test. ValueError where one is missing or has two names."""
     there = subfolders(root)
     out = {}
     for split, names in _NAMES.items():
@@ -179,9 +186,9 @@ def split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
         if len(found) != 1:
             shown = ", ".join(list(there)[:_SHOWN]) or "no folder"
             raise ValueError(
-                f"{root}: the layout split/class/images needs one folder {' or '.join(names)}, found "
-                f"{' and '.join(found) or 'none'} (there: {shown}). For a tree class/images say "
-                "--fractions or --lists."
+                f"{root}: the layout split/class/images needs one folder {' or '.join(names)}, "
+                f"found {' and '.join(found) or 'none'} (there: {shown}). For a tree class/images "
+                "say --fractions or --lists."
             )
         out[split] = there[found[0]]
     return out
@@ -190,8 +197,8 @@ def split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
 def _refuse_split_names(root: pathlib.Path, there: Mapping[str, pathlib.Path]) -> None:
     if {"train", "test"} <= set(there):
         raise ValueError(
-            f"{root} has folders train and test, so that it is split/class/images: leave out --fractions "
-            "and --lists."
+            f"{root} has folders train and test, so that it is split/class/images: leave out "
+            "--fractions and --lists."
         )
 
 
@@ -202,8 +209,8 @@ def refuse_repeats(folders: Mapping[str, Iterable[str]]) -> None:
         for class_name in by_class:
             if class_name in home:
                 raise ValueError(
-                    f"class {class_name!r} stands in both {home[class_name]} and {split}; the classes of "
-                    "a few-shot split must not overlap."
+                    f"class {class_name!r} stands in both {home[class_name]} and {split}; the "
+                    "classes of a few-shot split must not overlap."
                 )
             home[class_name] = split
 
@@ -220,7 +227,9 @@ def _by_fractions(names: Sequence[str], split: SplitChoice) -> dict[str, list[st
     cuts = (order[:first], order[first:second], order[second:])
     for name, fraction, cut in zip(store.SPLITS, split.fractions, cuts, strict=True):
         if fraction and not cut:
-            raise ValueError(f"--fractions: {fraction} of {len(order)} classes leaves none for {name}.")
+            raise ValueError(
+                f"--fractions: {fraction} of {len(order)} classes leaves none for {name}."
+            )
     return {name: sorted(cut) for name, cut in zip(store.SPLITS, cuts, strict=True)}
 
 

@@ -1,4 +1,4 @@
-"""Ravi's train.csv, val.csv and test.csv (filename,label) with the images, or with ILSVRC's training folders."""
+"""Ravi's lists (filename,label) with the images they name, or with ILSVRC's training folders."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ def _plain(images: pathlib.Path, name: str) -> pathlib.Path:
 
 
 def from_ilsvrc(root: pathlib.Path, lists: Mapping[str, Mapping], problems: Problems) -> Paths:
-    """The ILSVRC files that the lists mean: the last 5 digits of a name count the synset's sorted files from 1.
+    """The ILSVRC files that the lists mean.
+
+    The last 5 digits of a name count the synset's sorted files from 1.
 
     The synsets' folders must be whole: where a file is missing, the count of all later ones shifts.
     """
@@ -90,8 +92,8 @@ def _place(name: str, synset: str, split: str) -> int:
     match = _FILE.fullmatch(name)
     if not match or match[1] != synset:
         raise ValueError(
-            f"{split}.csv: a file name must be the synset {synset} and a number of 5 digits or more. "
-            f"Received: {name!r}."
+            f"{split}.csv: a file name must be the synset {synset} and a number of 5 digits or "
+            f"more. Received: {name!r}."
         )
     return int(match[2])
 

@@ -1,7 +1,7 @@
 """mini-ImageNet (Ravi and Larochelle, ICLR 2017): 64 / 16 / 20 ImageNet classes of 600 images.
 
-Reads every form in which it goes round; `FORMS` says which. Pixels from pickles are stored as PNG, so that
-nothing is lost; image files of the right size keep their bytes.
+Reads every form in which it goes round; `FORMS` says which. Pixels from pickles are stored as PNG,
+so that nothing is lost; image files of the right size keep their bytes.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def convert(
 
     Raises:
       FileNotFoundError: the source, or a split's file, is missing.
-      ValueError: none or several of the forms are there, the counts differ, an image is corrupt or missing.
+      ValueError: none or several of the forms are there, the counts differ, an image is corrupt or
+        missing.
     """
     problems = Problems(skip_bad=skip_bad)
     if image_size < 1:
@@ -86,17 +87,18 @@ def check_counts(counts: Mapping[str, Mapping[str, int]], problems: Problems) ->
     """Compares the images of each class of each split with what the data set has.
 
     Raises:
-      ValueError: the number of classes differs; or, unless problems are skipped, that of a class's images.
+      ValueError: the number of classes differs; or, unless problems are skipped, that of a class's
+        images.
     """
     for split, expected in CLASSES.items():
         if len(counts[split]) != expected:
             raise ValueError(
-                f"mini-ImageNet has {expected} {split} classes, found {len(counts[split])}. "
-                "Say --subset where that is on purpose."
+                f"mini-ImageNet has {expected} {split} classes, found {len(counts[split])}. Say "
+                "--subset where that is on purpose."
             )
         for class_name, count in counts[split].items():
             if count != IMAGES:
-                what = f"mini-ImageNet's classes have {IMAGES} images, found {count} (--subset allows it)"
+                what = f"mini-ImageNet's classes have {IMAGES} images, found {count} (see --subset)"
                 problems.add(f"{split} class {class_name!r}", what)
 
 
@@ -114,7 +116,9 @@ def _locate(
         if len(found) == 1 and form is None:
             return root, found[0]
         if len(found) > 1 and form is None:
-            raise ValueError(f"{root} holds mini-ImageNet in several forms: say --form={' or '.join(found)}.")
+            raise ValueError(
+                f"{root} holds mini-ImageNet in several forms: say --form={' or '.join(found)}."
+            )
         inside = list(folders.subfolders(root).values())
         if len(inside) != 1:
             wanted = [form] if form else FORMS
@@ -131,8 +135,10 @@ def _forms_at(root: pathlib.Path, splits: str | os.PathLike | None) -> list[str]
             found.append("csv")
         if _ilsvrc_home(root) is not None:
             found.append("ilsvrc")
-    if not splits and {"train", "test"} <= set(inside) and all(
-        folders.subfolders(inside[s]) for s in ("train", "test")
+    if (
+        not splits
+        and {"train", "test"} <= set(inside)
+        and all(folders.subfolders(inside[s]) for s in ("train", "test"))
     ):
         found.append("folders")
     return found
@@ -141,7 +147,9 @@ def _forms_at(root: pathlib.Path, splits: str | os.PathLike | None) -> list[str]
 def _ilsvrc_home(root: pathlib.Path) -> pathlib.Path | None:
     """The folder of the synsets' folders: the root or, as in ILSVRC, its folder train."""
     for folder in (root, root / "train"):
-        if folder.is_dir() and any(n[0] == "n" and n[1:].isdigit() for n in folders.subfolders(folder)):
+        if folder.is_dir() and any(
+            n[0] == "n" and n[1:].isdigit() for n in folders.subfolders(folder)
+        ):
             return folder
     return None
 
@@ -153,7 +161,9 @@ def _from_files(
         by_split = {s: folders.subfolders(f) for s, f in folders.split_folders(root).items()}
         paths = {s: {c: pictures.image_files(f) for c, f in by_split[s].items()} for s in by_split}
     elif form == "csv":
-        paths = listed_splits.from_images(root / "images", listed_splits.read_lists(lists), problems)
+        paths = listed_splits.from_images(
+            root / "images", listed_splits.read_lists(lists), problems
+        )
     else:
         home = _ilsvrc_home(root)
         paths = listed_splits.from_ilsvrc(home, listed_splits.read_lists(lists), problems)

@@ -1,8 +1,8 @@
-"""Omniglot (Lake et al., Science 2015): 1,623 handwritten characters of 50 alphabets, 20 drawings each.
+"""Omniglot (Lake et al., Science 2015): 1,623 characters of 50 alphabets, 20 drawings each.
 
-Reads the official images_background.zip and images_evaluation.zip, or their folders. A class is a character,
-named 'Alphabet/characterNN'; its superclass is the alphabet. Drawings are shrunk by exact area averaging and
-inverted to white on black.
+Reads the official images_background.zip and images_evaluation.zip, or their folders. A class is a
+character, named 'Alphabet/characterNN'; its superclass is the alphabet. Drawings are shrunk by
+exact area averaging and inverted to white on black.
 """
 
 from __future__ import annotations
@@ -26,22 +26,24 @@ PARTS = ("images_background", "images_evaluation")
 BACKGROUND = {
     "Alphabet_of_the_Magi": 20, "Anglo-Saxon_Futhorc": 29, "Arcadian": 26, "Armenian": 41,
     "Asomtavruli_(Georgian)": 40, "Balinese": 24, "Bengali": 46,
-    "Blackfoot_(Canadian_Aboriginal_Syllabics)": 14, "Braille": 26, "Burmese_(Myanmar)": 34, "Cyrillic": 33,
-    "Early_Aramaic": 22, "Futurama": 26, "Grantha": 43, "Greek": 24, "Gujarati": 48, "Hebrew": 22,
-    "Inuktitut_(Canadian_Aboriginal_Syllabics)": 16, "Japanese_(hiragana)": 52, "Japanese_(katakana)": 47,
-    "Korean": 40, "Latin": 26, "Malay_(Jawi_-_Arabic)": 40, "Mkhedruli_(Georgian)": 41, "N_Ko": 33,
-    "Ojibwe_(Canadian_Aboriginal_Syllabics)": 14, "Sanskrit": 42, "Syriac_(Estrangelo)": 23, "Tagalog": 17,
-    "Tifinagh": 55,
+    "Blackfoot_(Canadian_Aboriginal_Syllabics)": 14, "Braille": 26, "Burmese_(Myanmar)": 34,
+    "Cyrillic": 33, "Early_Aramaic": 22, "Futurama": 26, "Grantha": 43, "Greek": 24,
+    "Gujarati": 48, "Hebrew": 22, "Inuktitut_(Canadian_Aboriginal_Syllabics)": 16,
+    "Japanese_(hiragana)": 52, "Japanese_(katakana)": 47, "Korean": 40, "Latin": 26,
+    "Malay_(Jawi_-_Arabic)": 40, "Mkhedruli_(Georgian)": 41, "N_Ko": 33,
+    "Ojibwe_(Canadian_Aboriginal_Syllabics)": 14, "Sanskrit": 42, "Syriac_(Estrangelo)": 23,
+    "Tagalog": 17, "Tifinagh": 55,
 }  # fmt: skip
 EVALUATION = {
-    "Angelic": 20, "Atemayar_Qelisayer": 26, "Atlantean": 26, "Aurek-Besh": 26, "Avesta": 26, "Ge_ez": 26,
-    "Glagolitic": 45, "Gurmukhi": 45, "Kannada": 41, "Keble": 26, "Malayalam": 47, "Manipuri": 40,
-    "Mongolian": 30, "Old_Church_Slavonic_(Cyrillic)": 45, "Oriya": 46, "Sylheti": 28, "Syriac_(Serto)": 23,
-    "Tengwar": 25, "Tibetan": 42, "ULOG": 26,
+    "Angelic": 20, "Atemayar_Qelisayer": 26, "Atlantean": 26, "Aurek-Besh": 26, "Avesta": 26,
+    "Ge_ez": 26, "Glagolitic": 45, "Gurmukhi": 45, "Kannada": 41, "Keble": 26, "Malayalam": 47,
+    "Manipuri": 40, "Mongolian": 30, "Old_Church_Slavonic_(Cyrillic)": 45, "Oriya": 46,
+    "Sylheti": 28, "Syriac_(Serto)": 23, "Tengwar": 25, "Tibetan": 42, "ULOG": 26,
 }  # fmt: skip
 
 _VINYALS_VAL = ("Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)")
-# In order of name the first 1,200 characters but those of val are for training: Gurmukhi is cut in two.
+# In order of name the first 1,200 characters but those of val are for training: Gurmukhi is cut in
+# two.
 _VINYALS_CUT, _VINYALS_CUT_TRAINS = "Gurmukhi", 41
 _LAKE_VAL = tuple(BACKGROUND)[-5:]
 
@@ -56,7 +58,7 @@ def _vinyals(alphabet: str, number: int) -> str:
 
 
 def _lake(alphabet: str, number: int) -> str:
-    """Trains on the background alphabets, less the last 5 by name (val: 151); tests on the evaluation's 20."""
+    """Background alphabets train, the last 5 by name validate; the evaluation's 20 test."""
     del number
     if alphabet in EVALUATION:
         return "test"
@@ -96,8 +98,8 @@ def convert(
     Args:
       source: the folder that holds images_background and images_evaluation, as .zip or as folders.
       out_dir: of the records.
-      split: 'vinyals' (1,028 / 172 / 423 characters) or 'lake' (813 / 151 / 659: the background alphabets,
-        their last 5 by name for validation, and the evaluation alphabets).
+      split: 'vinyals' (1,028 / 172 / 423 characters) or 'lake' (813 / 151 / 659: the background
+        alphabets, their last 5 by name for validation, and the evaluation alphabets).
       image_size: height and width, at most 105.
       name: of the data set.
       overwrite: replace what `out_dir` holds.

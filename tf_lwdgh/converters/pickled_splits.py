@@ -25,7 +25,7 @@ _CATEGORY = {
 
 
 def find(root: pathlib.Path, form: str) -> dict[str, pathlib.Path]:
-    """The files of 'cache' or 'category' that lie in a folder, by split; the first name that exists counts."""
+    """The files of 'cache' or 'category' in a folder, by split; the first known name counts."""
     names = {"cache": _CACHE, "category": _CATEGORY}[form]
     found = {s: [root / n for n in names[s] if (root / n).is_file()] for s in store.SPLITS}
     return {s: paths[0] for s, paths in found.items() if paths}
@@ -86,10 +86,14 @@ def _pixels(value: Any, path: pathlib.Path, key: str) -> Sequence[np.ndarray]:
         rank = 4 if images is not value else 3
         fits = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == rank
         if not fits or image.shape[-1] != 3:
-            what = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else repr(image)
+            what = (
+                f"{image.dtype} {list(image.shape)}"
+                if isinstance(image, np.ndarray)
+                else repr(image)
+            )
             raise ValueError(
-                f"{path}: {key!r} must be uint8 [N, H, W, 3] or a list of [H, W, 3]. "
-                f"Received at {i}: {what[:100]}."
+                f"{path}: {key!r} must be uint8 [N, H, W, 3] or a list of [H, W, 3]. Received at "
+                f"{i}: {what[:100]}."
             )
     return value
 
@@ -97,24 +101,27 @@ def _pixels(value: Any, path: pathlib.Path, key: str) -> Sequence[np.ndarray]:
 def _cache_rows(class_dict: Any, n: int, path: pathlib.Path) -> dict[str, list[int]]:
     """The rows of each class; no row twice, none out of range."""
     if not isinstance(class_dict, dict):
-        raise ValueError(f"{path}: 'class_dict' must be a dictionary. Received: {type(class_dict).__name__}.")
+        raise ValueError(
+            f"{path}: 'class_dict' must be a dictionary. Received: {type(class_dict).__name__}."
+        )
     rows = {_text(c): [int(i) for i in ids] for c, ids in class_dict.items()}
     every = [i for ids in rows.values() for i in ids]
     if len(set(every)) != len(every) or not set(every) <= set(range(n)):
         raise ValueError(
-            f"{path}: 'class_dict' must name each of the {n} rows of 'image_data' at most once. Received: "
-            f"{len(every)} rows, {len(set(every))} different, from {min(every)} to {max(every)}."
+            f"{path}: 'class_dict' must name each of the {n} rows of 'image_data' at most once. "
+            f"Received: {len(every)} rows, {len(set(every))} different, from {min(every)} to "
+            f"{max(every)}."
         )
     return dict(sorted(rows.items()))
 
 
 def _category_rows(content: Mapping[str, Any], n: int, split: str, path: pathlib.Path):
-    """The rows of each label; classes have the names of 'catname2label', else the split and the label."""
+    """The rows of each label, named by 'catname2label', else by the split and the label."""
     labels = np.asarray(_get(content, "labels", path))
     if labels.shape != (n,) or labels.dtype.kind not in "iu":
         raise ValueError(
-            f"{path}: 'labels' must be {n} integers, one for each image. "
-            f"Received: {labels.dtype} {list(labels.shape)}."
+            f"{path}: 'labels' must be {n} integers, one for each image. Received: {labels.dtype} "
+            f"{list(labels.shape)}."
         )
     names = {int(v): _text(k) for k, v in (content.get("catname2label") or {}).items()}
     order = np.unique(labels).tolist()

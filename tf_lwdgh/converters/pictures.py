@@ -1,4 +1,4 @@
-"""Reading one image file: whole or a named problem; its bytes as they are where nothing must change."""
+"""Reading an image file: whole, or a named problem; its bytes as they are where they fit."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def read_images(
       image_size: height and width to resize to; None keeps each image's own.
 
     Yields:
-      A file's own bytes where it is a PNG or JPEG of the right size, else uint8 [H, W] or [H, W, 3].
+      The file's bytes where it is a PNG or JPEG of the right size, else uint8 [H, W] or
+      [H, W, 3].
     """
     for path in paths:
         try:
@@ -86,8 +87,8 @@ def grey_pixels(path: str | os.PathLike) -> np.ndarray:
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
     """uint8 [H, W] or [H, W, C] to [size, size(, C)].
 
-    Shrinking averages each target pixel's exact area, so that thin strokes do not vanish; enlarging is
-    bicubic. The aspect ratio is not kept.
+    Shrinking averages each target pixel's exact area, so that thin strokes do not vanish;
+    enlarging is bicubic. The aspect ratio is not kept.
     """
     height, width = pixels.shape[:2]
     if min(height, width) < size:

@@ -1,4 +1,4 @@
-"""What a converter does about a corrupt image, a short class or a missing file: stop, or skip and count."""
+"""What a converter does about a corrupt image or a missing file: stop, or skip and count."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _SHOWN = 20
 
 
 class Problems:
-    """Stops at the first problem or, asked to, collects them all. Safe to call from several threads."""
+    """Stops at the first problem or, asked to, collects them all. Threads may share it."""
 
     def __init__(self, *, skip_bad: bool = False) -> None:
         self.skip_bad = skip_bad

@@ -1,7 +1,8 @@
-"""Reading pickles without running them: NumPy arrays and plain containers only, all else refused by name.
+"""Reading pickles without running them: arrays and plain containers only, all else refused by name.
 
-A pickle is a program; what it may call is what `find_class` gives it. Here that is a short table of our own
-functions, none of which runs code or touches a file, so that NumPy 1, NumPy 2 and Python 2 pickles load.
+A pickle is a program; what it may call is what `find_class` gives it. Here that is a short table
+of our own functions, none of which runs code or touches a file, so that NumPy 1, NumPy 2 and
+Python 2 pickles load.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ def _reconstruct(kind: type, shape: tuple, code: Any) -> np.ndarray:
     return np.empty(0, np.int8)
 
 
-def _from_buffer(buffer: Any, dtype: np.dtype, shape: tuple, order: str, axes: Any = None) -> np.ndarray:
+def _from_buffer(
+    buffer: Any, dtype: np.dtype, shape: tuple, order: str, axes: Any = None
+) -> np.ndarray:
     """numpy's _frombuffer: an array of protocol 5. A copy, since the buffer may be read-only."""
     if axes is not None:
         raise UnsafePickle("an array with permuted axes is refused; save it in C or Fortran order.")
@@ -81,8 +84,8 @@ class _Unpickler(pickle.Unpickler):
             return _ALLOWED[module, name]
         except KeyError:
             raise UnsafePickle(
-                f"it asks for {module}.{name}, which could run any code. Only NumPy arrays, numbers, text, "
-                "lists, tuples, sets and dictionaries are read"
+                f"it asks for {module}.{name}, which could run any code. Only NumPy arrays, "
+                "numbers, text, lists, tuples, sets and dictionaries are read"
             ) from None
 
 
