@@ -125,6 +125,7 @@ def test_one_group_of_several_can_be_loaded(tmp_path):
 
 def test_a_model_and_an_adam_come_back_to_the_bit(tmp_path):
     def make(seed):
+        keras.utils.clear_session()
         keras.utils.set_random_seed(seed)
         model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, name="head")])
         optimizer = keras.optimizers.Adam()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import pytest
 
 from tests import runs
@@ -104,3 +105,10 @@ def test_the_seed_fixes_the_initial_weights(tmp_path):
         runs.build(tmp_path, f"SEED = {seed}").keras_model.get_weights()[0] for seed in (1, 1, 2)
     ]
     assert (values[0] == values[1]).all() and not (values[0] == values[2]).all()
+
+
+def test_an_experiment_built_again_has_the_same_variable_names(tmp_path):
+    first = runs.build(tmp_path).keras_model
+    keras.layers.Dense(1)  # takes a name that Keras makes up
+    second = runs.build(tmp_path).keras_model
+    assert [v.path for v in first.variables] == [v.path for v in second.variables]

@@ -31,17 +31,17 @@ class CheckpointError(ValueError):
 
 def model_variables(model: keras.Model) -> Named:
     """The TensorFlow variables behind a model's, BatchNorm's averages included."""
-    return _numbered(model.variables, [v.name for v in model.variables])
+    return _numbered(model.variables, [v.path for v in model.variables])
 
 
 def optimizer_variables(optimizer: keras.optimizers.Optimizer) -> Named:
     """An optimizer's step, rate and slots; it must have been built."""
-    return _numbered(optimizer.variables, ["slot"] * len(optimizer.variables))
+    return _numbered(optimizer.variables, [v.name for v in optimizer.variables])
 
 
 def _numbered(variables: Sequence[keras.Variable], names: Sequence[str]) -> Named:
-    # By position: a name that Keras makes up, such as 'dense_1', depends on what was made before.
-    return {f"{i:04d}/{name}": v.value for i, (v, name) in enumerate(zip(variables, names))}
+    width = len(str(len(variables)))
+    return {f"{i:0{width}d}/{name}": v.value for i, (v, name) in enumerate(zip(variables, names))}
 
 
 class CheckpointFolder:

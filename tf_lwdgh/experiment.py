@@ -111,6 +111,7 @@ class Experiment:
         for split in splits if spec is not None else ():
             episodes.check(spec, split, episode)
         outer = OuterLoop()
+        keras.utils.clear_session()  # so that the names Keras makes up are those of a fresh process
         keras.utils.set_random_seed(self.seed)
         model = self.backbone(
             image_size=image.image_size, channels=image.channels, n_way=episode.n_way
