@@ -43,6 +43,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("read_tasks", None, "A task list to use instead of drawing tasks.")
     flags.DEFINE_string("write_tasks", None, "Where to write the tasks: .json or .json.gz.")
+    flags.adopt_module_key_flags(command_line)  # --help shows those too
 
 
 def evaluate(args: flags.FlagValues) -> None:

@@ -37,6 +37,7 @@ def define_flags() -> None:
     flags.DEFINE_string("output", None, "The folder to write; its parents are made.")
     flags.DEFINE_string("checkpoint", "best", "'best' (by validation accuracy) or 'last'.")
     flags.DEFINE_bool("overwrite", False, "Replace an earlier export in --output.")
+    flags.adopt_module_key_flags(command_line)  # --help shows those too
 
 
 def export(

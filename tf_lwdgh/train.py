@@ -40,10 +40,11 @@ def define_flags() -> None:
         "gin_file", [], "A gin file; repeatable, later files win. See gin/ for those that exist."
     )
     command_line.define_shared_flags(
-        run_dir_help="Where the run is kept; by default runs/<name of the last gin file>. A run that "
+        run_dir_help="Where the run is kept; by default runs/<names of the gin files>. A run that "
         "is there already goes on.",
         data_dir_default="data",
     )
+    flags.adopt_module_key_flags(command_line)  # --help shows those too
 
 
 def train(
@@ -54,7 +55,7 @@ def train(
     Args:
       gin_files: at least one.
       gin_params: single bindings.
-      run_dir: the run's folder; None: by the name of the last gin file.
+      run_dir: the run's folder; None: by the names of the gin files.
       data_dir: the folder of data sets.
 
     Raises:
@@ -71,7 +72,7 @@ def train(
     from tf_lwdgh.trainer import Trainer
     from tf_lwdgh.trainer_config import TrainerConfig
 
-    run_dir = run_dir or os.path.join("runs", _stem(gin_files[-1]))
+    run_dir = run_dir or os.path.join("runs", "-".join(map(_stem, gin_files)))
     config.parse(gin_files, gin_params)
     Threads().apply()
     assembly = Experiment().build(data_dir)

@@ -1,0 +1,142 @@
+"""The entry points as a user meets them: help, clean errors, training, evaluation and comparison."""
+
+from __future__ import annotations
+
+import glob
+import io
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tests import runs
+from tf_lwdgh import command_line
+from tf_lwdgh.progress import Progress, duration
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def _run(folder, module, *arguments) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", f"tf_lwdgh.{module}", *arguments],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with data/, tiny.gin and two trained runs, the second of plain MAML."""
+    path = tmp_path_factory.mktemp("commands")
+    runs.write_patterns(path / "data")
+    runs.write_gin(path)
+    shared = ("--gin_file=tiny.gin", "--gin_param=EPOCHS = 1")
+    first = _run(path, "train", *shared)
+    assert first.returncode == 0, first.stderr
+    assert "evaluate:    python -m tf_lwdgh.evaluate --run_dir=runs/tiny" in first.stdout
+    mean = "--gin_file=gin/aggregators/mean.gin"
+    second = _run(path, "train", *shared, mean, "--run_dir=runs/maml")
+    assert second.returncode == 0, second.stderr
+    return path
+
+
+@pytest.mark.parametrize("module", ["train", "evaluate"])
+def test_help_teaches_by_examples(tmp_path, module):
+    done = _run(tmp_path, module, "--help")
+    assert "Examples:" in done.stdout
+    for word in (f"python -m tf_lwdgh.{module} --", "--gin_param", "--run_dir", "--data_dir"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize(
+    "module, arguments, message",
+    [
+        ("train", [], "tf_lwdgh.train: --gin_file is missing. Example: python"),
+        ("train", ["--gin_file=no.gin"], "no such file. Received: 'no.gin'"),
+        ("train", ["--gin_file=tiny.gin", "more"], "no such argument: more"),
+        ("train", ["--gin_file=tiny.gin", "--data_dir=no"], "No data set 'patterns'"),
+        ("train", ["--gin_file=tiny.gin", "--gin_param=LWDG.unit=1"], "Did you mean LWDGH"),
+        ("train", ["--gin_file=tiny.gin", "--gin_param=Mean.unit='layer'"], "nothing .* uses Mean.unit"),
+        ("train", ["--gin_file=tiny.gin", "--gin_param=SEED=4"], "Experiment.seed: was 0, now 4"),
+        ("evaluate", [], "--run_dir is missing"),
+        ("evaluate", ["--run_dir=no"], "must be a folder that .*Received: 'no'"),
+        ("evaluate", ["--run_dir=runs/tiny", "--checkpoint=first"], "must be one of best, last"),
+        ("evaluate", ["--run_dir=runs/tiny", "--read_tasks=no.json"], "no such task list"),
+        ("evaluate", ["--run_dir=runs/tiny", "--gin_param=Evaluation.n_query=99"], "k_shot = 1"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_message_and_exit_code_2(folder, module, arguments, message):
+    import re
+
+    done = _run(folder, module, *arguments)
+    assert done.returncode == command_line.USER_ERROR, done.stderr
+    assert re.search(message, done.stderr.replace("\n", " ")), done.stderr
+    assert "Traceback" not in done.stderr and "In call to configurable" not in done.stderr
+
+
+def test_start_up_chatter_stays_off_the_terminal(folder):
+    done = _run(folder, "train", "--gin_file=tiny.gin", "--gin_param=EPOCHS = 1")
+    assert "oneDNN" not in done.stderr and "cuInit" not in done.stderr
+    assert "all 4 steps are done" in done.stderr
+
+
+def test_an_evaluation_prints_all_that_a_number_needs_and_keeps_every_task(folder):
+    done = _run(
+        folder, "evaluate", "--run_dir=runs/tiny", "--gin_param=Evaluation.n_tasks = 20",
+        "--compare=runs/maml", "--write_tasks=tasks.json.gz",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    first, second, difference = done.stdout.splitlines()
+    for word in ("runs/tiny:", " ± ", "20 test tasks of patterns", "3-way 1-shot", "3 queries a class",
+                 "2 inner steps", "BatchNorm transductive", "best checkpoint, step 4"):  # fmt: skip
+        assert word in first
+    assert second.startswith("runs/maml:")
+    assert difference.startswith("difference:") and "paired over 20 tasks" in difference
+    (file,) = glob.glob(str(folder / "runs/tiny/evaluation/test_3way1shot_2steps_*.json"))
+    content = json.loads(pathlib.Path(file).read_text())
+    assert len(content["accuracies"]) == 20
+    assert f"{100 * content['accuracy']:.2f}" in first
+
+    again = _run(
+        folder, "evaluate", "--run_dir=runs/tiny", "--read_tasks=tasks.json.gz",
+        "--gin_param=MAML.batch_norm = 'inductive'",
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert "20 test tasks" in again.stdout and "BatchNorm inductive" in again.stdout
+
+
+def test_gin_s_call_trace_is_cut_but_its_place_is_kept(capsys):
+    text = 'Bad.\n  In file "a.gin", line 2\n    x = 3\n  In call to configurable \'X\' (<class>)'
+    with pytest.raises(SystemExit) as left:
+        command_line.fail("p", text, 2)
+    assert left.value.code == 2
+    assert capsys.readouterr().err == 'p: Bad.\n  In file "a.gin", line 2\n    x = 3\n'
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_a_bar_with_values_and_time_left():
+    stream = _Terminal()
+    with Progress(total=10, done=4, tasks_per_step=2, stream=stream) as progress:
+        progress.advance(3)
+        progress.report(tasks_per_second=8.0, loss=1.25, accuracy=0.5)
+    last = stream.getvalue().split("\r")[-1]
+    assert "7/10" in last and "loss 1.250, accuracy 50.0 %, 8.0 tasks/s" in last and "<" in last
+
+
+def test_a_plain_line_gives_the_time_left_by_the_speed():
+    stream = io.StringIO()
+    progress = Progress(total=10, done=4, tasks_per_step=2, stream=stream)
+    progress.advance(1)
+    progress.report(tasks_per_second=0.1, loss=1.0)
+    assert stream.getvalue() == "step 5/10: loss 1.000, 0.1 tasks/s, 1:40 left\n"
+
+
+@pytest.mark.parametrize("seconds, text", [(5, "0:05"), (65, "1:05"), (3723, "1:02:03")])
+def test_durations_read_like_clocks(seconds, text):
+    assert duration(seconds) == text
