@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import glob
 import io
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -50,27 +52,32 @@ def test_help_teaches_by_examples(tmp_path, module):
         assert word in done.stdout
 
 
-@pytest.mark.parametrize(
-    "module, arguments, message",
-    [
-        ("train", [], "tf_lwdgh.train: --gin_file is missing. Example: python"),
-        ("train", ["--gin_file=no.gin"], "no such file. Received: 'no.gin'"),
-        ("train", ["--gin_file=tiny.gin", "more"], "no such argument: more"),
-        ("train", ["--gin_file=tiny.gin", "--data_dir=no"], "No data set 'patterns'"),
-        ("train", ["--gin_file=tiny.gin", "--gin_param=LWDG.unit=1"], "Did you mean LWDGH"),
-        ("train", ["--gin_file=tiny.gin", "--gin_param=Mean.unit='layer'"], "nothing .* uses Mean.unit"),
-        ("train", ["--gin_file=tiny.gin", "--gin_param=SEED=4"], "Experiment.seed: was 0, now 4"),
-        ("evaluate", [], "--run_dir is missing"),
-        ("evaluate", ["--run_dir=no"], "must be a folder that .*Received: 'no'"),
-        ("evaluate", ["--run_dir=runs/tiny", "--checkpoint=first"], "must be one of best, last"),
-        ("evaluate", ["--run_dir=runs/tiny", "--read_tasks=no.json"], "no such task list"),
-        ("evaluate", ["--run_dir=runs/tiny", "--gin_param=Evaluation.n_query=99"], "k_shot = 1"),
-    ],
-)
-def test_what_the_user_can_mend_is_one_message_and_exit_code_2(folder, module, arguments, message):
-    import re
+MISTAKES = [
+    ("train", [], "tf_lwdgh.train: --gin_file is missing. Example: python"),
+    ("train", ["--gin_file=no.gin"], "no such file. Received: 'no.gin'"),
+    ("train", ["--gin_file=tiny.gin", "more"], "no such argument: more"),
+    ("train", ["--gin_file=tiny.gin", "--data_dir=no"], "No data set 'patterns'"),
+    ("train", ["--gin_file=tiny.gin", "--gin_param=LWDG.unit=1"], "Did you mean LWDGH"),
+    ("train", ["--gin_file=tiny.gin", "--gin_param=Mean.unit='layer'"], "nothing .* uses Mean.unit"),
+    ("train", ["--gin_file=tiny.gin", "--gin_param=SEED=4"], "Experiment.seed: was 0, now 4"),
+    ("evaluate", [], "--run_dir is missing"),
+    ("evaluate", ["--run_dir=no"], "must be a folder that .*Received: 'no'"),
+    ("evaluate", ["--run_dir=runs/tiny", "--checkpoint=first"], "must be one of best, last"),
+    ("evaluate", ["--run_dir=runs/tiny", "--read_tasks=no.json"], "no such task list"),
+    ("evaluate", ["--run_dir=runs/tiny", "--gin_param=Evaluation.n_query=99"], "k_shot = 1"),
+]
 
-    done = _run(folder, module, *arguments)
+
+@pytest.fixture(scope="module")
+def mistakes(folder) -> list[subprocess.CompletedProcess]:
+    """What each of MISTAKES came to; side by side, since each process starts TensorFlow anew."""
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda case: _run(folder, case[0], *case[1]), MISTAKES))
+
+
+@pytest.mark.parametrize("case", range(len(MISTAKES)), ids=[m[2] for m in MISTAKES])
+def test_what_the_user_can_mend_is_one_message_and_exit_code_2(mistakes, case):
+    done, message = mistakes[case], MISTAKES[case][2]
     assert done.returncode == command_line.USER_ERROR, done.stderr
     assert re.search(message, done.stderr.replace("\n", " ")), done.stderr
     assert "Traceback" not in done.stderr and "In call to configurable" not in done.stderr
