@@ -1,4 +1,4 @@
-"""Records and specs: what is written is read back, foreign specs load, halves are never mistaken."""
+"""Records and specs: what is written is read back, foreign specs load, halves are refused."""
 
 import dataclasses
 import json
@@ -48,7 +48,10 @@ def test_index_points_at_the_images_that_tensorflow_reads(tmp_path):
         path = store.class_path(tmp_path / "tiny", spec, class_id)
         content = open(path, "rb").read()
         ours = [content[a : a + n] for a, n in store.index_class(tmp_path / "tiny", spec, class_id)]
-        features = {"image": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64)}
+        features = {
+            "image": tf.io.FixedLenFeature([], tf.string),
+            "label": tf.io.FixedLenFeature([], tf.int64),
+        }
         parsed = [tf.io.parse_single_example(r, features) for r in tf.data.TFRecordDataset(path)]
         assert ours == [p["image"].numpy() for p in parsed]
         assert {int(p["label"]) for p in parsed} == {class_id}
@@ -68,6 +71,17 @@ def test_superclasses_survive(tmp_path):
     spec = write(tmp_path / "t", superclasses={"a": "x", "b": "y", "c": "z", "d": "x"})
     assert spec == DatasetSpec.load(tmp_path / "t")
     assert spec.superclasses == (0, 1, 2, 0) and spec.superclass_names == ("x", "y", "z")
+    data = json.loads((tmp_path / "t" / store.SPEC_FILE).read_text())
+    assert data["__class__"] == "DatasetSpecification"  # x spans two splits: no bi-level form
+
+
+def test_nested_superclasses_take_meta_datasets_bi_level_form(tmp_path):
+    spec = write(tmp_path / "t", superclasses={"a": "x", "b": "x", "c": "y", "d": "z"})
+    assert spec == DatasetSpec.load(tmp_path / "t")
+    data = json.loads((tmp_path / "t" / store.SPEC_FILE).read_text())
+    assert data["__class__"] == "BiLevelDatasetSpecification"
+    assert data["superclasses_per_split"] == {"TRAIN": 1, "VALID": 1, "TEST": 1}
+    assert data["classes_per_superclass"] == {"0": 2, "1": 1, "2": 1}
 
 
 def test_meta_datasets_own_specs_load(tmp_path):
@@ -96,7 +110,8 @@ def test_meta_datasets_own_specs_load(tmp_path):
 def test_our_specs_have_meta_datasets_keys(tmp_path):
     write(tmp_path / "tiny")
     data = json.loads((tmp_path / "tiny" / store.SPEC_FILE).read_text())
-    assert {"name", "classes_per_split", "images_per_class", "class_names", "path", "file_pattern"} < set(data)
+    keys = {"name", "classes_per_split", "images_per_class", "class_names", "path", "file_pattern"}
+    assert keys < set(data)
     assert data["classes_per_split"] == {"TRAIN": 2, "VALID": 1, "TEST": 1}
     assert data["__class__"] == "DatasetSpecification" and data["file_pattern"] == "{}.tfrecords"
 
@@ -104,11 +119,16 @@ def test_our_specs_have_meta_datasets_keys(tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"images_per_class": {"0": 1}}, "images_per_class needs a count a class"),
-        ({"images_per_class": {"0": 1, "2": 1}}, "ids must run from 0 without gaps"),
-        ({"class_names": None}, "dataset_spec.json is not a data set's description"),
+        ({"images_per_class": {"0": 1}}, "images_per_class needs a count for each of the 4 cl"),
+        ({"images_per_class": {"0": 1, "2": 1}}, "ids must run from 0 .* Received: .'2'."),
+        ({"images_per_class": {"0": "many"}}, r"images_per_class\[0\] must be .*: 'many'"),
+        ({"images_per_class": {"0": {"train": 1, "test": 1}}}, "pools of images .* not supported"),
+        ({"class_names": None}, "dataset_spec.json is no .* class_names must be a dict.*: None"),
+        ({"classes_per_split": {"TRAIN": 4}}, "classes_per_split must have the keys TRAIN, VALID"),
+        ({"classes_per_split": {"TRAIN": 5, "VALID": -2, "TEST": 1}}, r"VALID\] must be .*: -2"),
+        ({"file_pattern": "../{}.tfrecords"}, "file_pattern needs one {} .* and no folder"),
         ({"__class__": "Other"}, "__class__ must be DatasetSpecification or .* Received: 'Other'"),
-        ({"file_pattern": "x"}, "file_pattern needs {} for the class id"),
+        ({"file_pattern": "x"}, "file_pattern needs one {} for the class id"),
     ],
 )
 def test_malformed_specs_are_refused(tmp_path, change, message):
@@ -121,7 +141,14 @@ def test_malformed_specs_are_refused(tmp_path, change, message):
 
 def test_missing_key_is_named(tmp_path):
     (tmp_path / store.SPEC_FILE).write_text('{"__class__": "DatasetSpecification"}')
-    with pytest.raises(ValueError, match="the key 'classes_per_split' is missing"):
+    with pytest.raises(ValueError, match="the key 'name' is missing"):
+        DatasetSpec.load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\x00"])
+def test_specs_that_are_no_json_dictionary_are_refused_by_file(tmp_path, text):
+    (tmp_path / store.SPEC_FILE).write_text(text)
+    with pytest.raises(ValueError, match="dataset_spec.json is no description of a data set"):
         DatasetSpec.load(tmp_path)
 
 
@@ -156,9 +183,33 @@ def test_truncated_records_are_refused(tmp_path, keep):
         store.read_class(tmp_path / "tiny", spec, 0)
 
 
+@pytest.mark.parametrize("at", [0, 3, 9])
+def test_damaged_lengths_are_refused(tmp_path, at):
+    spec = write(tmp_path / "tiny")
+    path = store.class_path(tmp_path / "tiny", spec, 0)
+    content = bytearray(open(path, "rb").read())
+    content[at] ^= 4
+    open(path, "wb").write(content)
+    with pytest.raises(ValueError, match="0.tfrecords is damaged: wrong checksum .* at byte 0"):
+        store.index_class(tmp_path / "tiny", spec, 0)
+
+
+@pytest.mark.parametrize("record", [b"", b"\xff" * 40, b"\x0a\x7f", bytes(range(64))])
+def test_records_that_are_no_examples_are_refused(tmp_path, record):
+    spec = write(tmp_path / "tiny")
+    path = store.class_path(tmp_path / "tiny", spec, 0)
+    with tf.io.TFRecordWriter(path) as writer:
+        writer.write(record)
+    with pytest.raises(ValueError, match="record at byte 0 is no tf.train.Example with a feature"):
+        store.index_class(tmp_path / "tiny", spec, 0)
+
+
 def test_missing_data_set_says_what_there_is_and_how_to_make_it(tmp_path):
     write(tmp_path / "tiny")
-    with pytest.raises(FileNotFoundError, match="'glyphs' .DatasetConfig.name. .*found there: tiny.*make_glyphs"):
+    (tmp_path / ".other.partial-1").mkdir()
+    (tmp_path / ".other.partial-1" / store.SPEC_FILE).write_text("{}")
+    message = r"'glyphs' \(DatasetConfig.name\) .*found there: tiny\. .*make_glyphs"
+    with pytest.raises(FileNotFoundError, match=message):
         store.open_dataset(tmp_path, "glyphs")
     assert store.open_dataset(tmp_path, "tiny")[1].name == "tiny"
 
@@ -167,4 +218,5 @@ def test_empty_class_and_odd_arrays_are_refused(tmp_path):
     with pytest.raises(ValueError, match="class 'd' .id 3. has no image"):
         write_dataset(tmp_path / "t", "t", {**classes(), "test": [("d", [])]})
     with pytest.raises(ValueError, match=r"must be uint8 .* Received: float32 \[4, 4\]"):
-        write_dataset(tmp_path / "t", "t", {**classes(), "test": [("d", [np.zeros((4, 4), np.float32)])]})
+        odd = [("d", [np.zeros((4, 4), np.float32)])]
+        write_dataset(tmp_path / "t", "t", {**classes(), "test": odd})

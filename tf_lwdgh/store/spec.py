@@ -1,4 +1,4 @@
-"""dataset_spec.json: what a folder of records holds, in Meta-Dataset's form with our own facts added."""
+"""dataset_spec.json: what a folder of records holds."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping
 
-SPLITS = ("train", "val", "test")
+from tf_lwdgh.store.spec_json import SPLITS, from_json, to_json
+
 SPEC_FILE = "dataset_spec.json"
-_SPLIT_KEYS = {"train": "TRAIN", "val": "VALID", "test": "TEST"}
-_EXTRAS = "tf_lwdgh"  # our own keys, in a dictionary that other readers pass over
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,19 +49,30 @@ class DatasetSpec:
     encoding: str = "mixed"
 
     def __post_init__(self) -> None:
+        for field, rule in self._broken_rules():
+            value = str(getattr(self, field))
+            raise ValueError(
+                f"DatasetSpec.{field} {rule} ({len(self.images_per_class)} classes). "
+                f"Received: {value if len(value) <= 200 else value[:197] + '...'}."
+            )
+
+    def _broken_rules(self) -> Iterator[tuple[str, str]]:
+        if set(self.classes_per_split) != set(SPLITS):
+            yield "classes_per_split", f"needs the keys {', '.join(SPLITS)}"
         n_classes = sum(self.classes_per_split.values())
-        checks = (
-            ("classes_per_split", set(self.classes_per_split) == set(SPLITS), "needs three splits"),
-            ("images_per_class", len(self.images_per_class) == n_classes, "needs a count a class"),
-            ("images_per_class", min(self.images_per_class, default=1) > 0, "must be above 0"),
-            ("class_names", len(self.class_names) == n_classes, "needs a name a class"),
-            ("file_pattern", "{}" in self.file_pattern, "needs {} for the class id"),
-            ("superclasses", len(self.superclasses) in (0, n_classes), "needs one a class"),
-        )
-        for field, holds, rule in checks:
-            if not holds:
-                value = str(getattr(self, field))[:200]
-                raise ValueError(f"DatasetSpec.{field} {rule} ({n_classes} classes). Received: {value}.")
+        n_superclasses = len(self.superclass_names)
+        if len(self.images_per_class) != n_classes:
+            yield "images_per_class", f"needs a count for each of the {n_classes} classes"
+        if min(self.images_per_class, default=1) < 1:
+            yield "images_per_class", "must be above 0"
+        if len(self.class_names) != n_classes:
+            yield "class_names", f"needs a name for each of the {n_classes} classes"
+        if self.file_pattern.count("{}") != 1 or set(self.file_pattern) & set("/\\"):
+            yield "file_pattern", "needs one {} for the class id, and no folder"
+        if len(self.superclasses) not in (0, n_classes):
+            yield "superclasses", f"needs one for each of the {n_classes} classes"
+        if not set(self.superclasses) <= set(range(n_superclasses)):
+            yield "superclasses", f"must be ids of the {n_superclasses} superclass_names"
 
     def classes(self, split: str) -> range:
         """The class ids of 'train', 'val' or 'test'.
@@ -88,106 +97,23 @@ class DatasetSpec:
 
         Raises:
           FileNotFoundError: there is none.
-          ValueError: it is not a spec; the message names the file, the key and the rule.
+          ValueError: it is no spec; the message names the file, the key, the rule and the value.
         """
         path = pathlib.Path(folder, SPEC_FILE)
         try:
-            return _from_json(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
-            what = f"the key {error} is missing" if isinstance(error, KeyError) else error
-            raise ValueError(f"{path} is not a data set's description: {what}") from error
+            return cls(**from_json(json.loads(path.read_text(encoding="utf-8"))))
+        except ValueError as error:  # JSON's and Unicode's errors are ValueErrors too
+            raise ValueError(f"{path} is no description of a data set: {error}") from error
 
     def write(self, folder: str | os.PathLike) -> None:
         """Writes <folder>/dataset_spec.json, whole or not at all."""
         path = pathlib.Path(folder, SPEC_FILE)
         partial = path.with_suffix(".partial")
         with open(partial, "w", encoding="utf-8") as file:
-            json.dump(_to_json(self, str(folder)), file, indent=1)
+            json.dump(to_json(self), file, indent=1)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-
-
-def _by_id(values: Sequence) -> dict[str, Any]:
-    return {str(i): value for i, value in enumerate(values)}
-
-
-def _to_json(spec: DatasetSpec, path: str) -> dict[str, Any]:
-    per_split = {_SPLIT_KEYS[s]: spec.classes_per_split[s] for s in SPLITS}
-    out = {
-        "name": spec.name,
-        "images_per_class": _by_id(spec.images_per_class),
-        "class_names": _by_id(spec.class_names),
-        "path": path,
-        "file_pattern": spec.file_pattern,
-        _EXTRAS: {key: getattr(spec, key) for key in _EXTRA_KEYS},
-    }
-    if not spec.superclasses:
-        return {**out, "classes_per_split": per_split, "__class__": "DatasetSpecification"}
-    # Meta-Dataset's bi-level form knows no superclass that spans splits, nor classes out of their order.
-    counts = [spec.superclasses.count(i) for i in range(len(spec.superclass_names))]
-    ours = {"superclasses": spec.superclasses, "classes_per_split": per_split}
-    out[_EXTRAS] |= ours
-    homes = [_split_of(spec, spec.superclasses.index(i)) for i in range(len(counts))]
-    return {
-        **out,
-        "superclasses_per_split": {_SPLIT_KEYS[s]: homes.count(s) for s in SPLITS},
-        "classes_per_superclass": _by_id(counts),
-        "superclass_names": _by_id(spec.superclass_names),
-        "__class__": "BiLevelDatasetSpecification",
-    }
-
-
-_EXTRA_KEYS = (
-    "split_name", "source_checksum", "content_checksum", "converter_version", "image_size", "encoding",
-)  # fmt: skip
-
-
-def _split_of(spec: DatasetSpec, class_id: int) -> str:
-    return next(s for s in SPLITS if class_id in spec.classes(s))
-
-
-def _ordered(mapping: Mapping[str, Any], what: str) -> tuple:
-    keys = sorted(int(key) for key in mapping)
-    if keys != list(range(len(keys))):
-        raise ValueError(f"{what}: ids must run from 0 without gaps. Received: {keys[:10]} ….")
-    return tuple(mapping[str(key)] for key in keys)
-
-
-def _from_json(data: Mapping[str, Any]) -> DatasetSpec:
-    kinds = ("DatasetSpecification", "BiLevelDatasetSpecification")
-    if data.get("__class__") not in kinds:
-        raise ValueError(f"__class__ must be {' or '.join(kinds)}. Received: {data.get('__class__')!r}.")
-    extras = dict(data.get(_EXTRAS, {}))
-    superclasses: tuple[int, ...] = ()
-    names: tuple[str, ...] = ()
-    if data["__class__"] == kinds[0]:
-        per_split = data["classes_per_split"]
-    else:
-        counts = _ordered(data["classes_per_superclass"], "classes_per_superclass")
-        names = _ordered(data["superclass_names"], "superclass_names")
-        superclasses = tuple(i for i, n in enumerate(counts) for _ in range(n))
-        superclasses = tuple(extras.pop("superclasses", superclasses))
-        per_split = extras.pop("classes_per_split", None) or _classes_per_split(data, counts)
-    return DatasetSpec(
-        name=data["name"],
-        classes_per_split={s: int(per_split[_SPLIT_KEYS[s]]) for s in SPLITS},
-        images_per_class=tuple(map(int, _ordered(data["images_per_class"], "images_per_class"))),
-        class_names=_ordered(data["class_names"], "class_names"),
-        superclasses=superclasses,
-        superclass_names=names,
-        file_pattern=data["file_pattern"],
-        **{key: extras[key] for key in _EXTRA_KEYS if key in extras},
-    )
-
-
-def _classes_per_split(data: Mapping[str, Any], counts: Sequence[int]) -> dict[str, int]:
-    out, start = {}, 0
-    for key in _SPLIT_KEYS.values():
-        stop = start + data["superclasses_per_split"][key]
-        out[key] = sum(counts[start:stop])
-        start = stop
-    return out
 
 
 def open_dataset(data_dir: str | os.PathLike, name: str) -> tuple[str, DatasetSpec]:
@@ -198,13 +124,15 @@ def open_dataset(data_dir: str | os.PathLike, name: str) -> tuple[str, DatasetSp
       name: of the data set.
 
     Raises:
-      FileNotFoundError: there is no such data set; the message says which there are and how to make one.
+      FileNotFoundError: there is no such data set; the message says which there are and how to
+        make one.
     """
     folder = os.path.join(data_dir, name)
     if os.path.exists(os.path.join(folder, SPEC_FILE)):
         return folder, DatasetSpec.load(folder)
     root = pathlib.Path(data_dir)
-    there = sorted(p.parent.name for p in root.glob(f"*/{SPEC_FILE}")) if root.is_dir() else []
+    names = (p.parent.name for p in root.glob(f"*/{SPEC_FILE}"))
+    there = sorted(n for n in names if not n.startswith("."))  # hidden ones are half-written
     raise FileNotFoundError(
         f"No data set {name!r} (DatasetConfig.name) in --data_dir {str(data_dir)!r}: there is no "
         f"{os.path.join(folder, SPEC_FILE)}. Data sets found there: {', '.join(there) or 'none'}. "
@@ -214,4 +142,5 @@ def open_dataset(data_dir: str | os.PathLike, name: str) -> tuple[str, DatasetSp
 
 def _maker(name: str) -> str:
     known = {"glyphs": "make_glyphs.py", "omniglot": "convert_omniglot.py"}
-    return known.get(name, "convert_mini_imagenet.py" if name.startswith("mini") else "convert_folder.py")
+    other = "convert_mini_imagenet.py" if name.startswith("mini") else "convert_folder.py"
+    return known.get(name, other)

@@ -42,8 +42,8 @@ def write_dataset(
       out_dir: the data set's folder, usually <data_dir>/<name>.
       name: of the data set.
       classes: for 'train', 'val' and 'test' a list of (class name, images); an image is PNG or JPEG
-        bytes, kept as they are, or a uint8 array [H, W] or [H, W, C], stored as PNG. The images may be a
-        generator; it is run in a thread.
+        bytes, kept as they are, or a uint8 array [H, W] or [H, W, C], stored as PNG. The images
+        may be a generator; it is run in a thread.
       image_size: height and width of every image where they are all the same.
       source_checksum: of what is converted.
       converter_version: changes when the converter's output does.
@@ -60,7 +60,8 @@ def write_dataset(
     """
     out_dir = pathlib.Path(out_dir)
     if set(classes) != set(SPLITS):
-        raise ValueError(f"classes must have the keys {', '.join(SPLITS)}. Received: {list(classes)}.")
+        keys = ", ".join(SPLITS)
+        raise ValueError(f"classes must have the keys {keys}. Received: {list(classes)}.")
     if out_dir.exists() and any(out_dir.iterdir()) and not overwrite:
         raise FileExistsError(
             f"{out_dir} exists and is not empty; choose another folder, or say --overwrite."
@@ -91,7 +92,9 @@ def write_dataset(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def is_finished(out_dir: str | os.PathLike, *, converter_version: str, split_name: str = "") -> bool:
+def is_finished(
+    out_dir: str | os.PathLike, *, converter_version: str, split_name: str = ""
+) -> bool:
     """Whether `out_dir` already holds what this version of a converter writes."""
     if not pathlib.Path(out_dir, SPEC_FILE).exists():
         return False

@@ -1,0 +1,169 @@
+"""The JSON of dataset_spec.json: Meta-Dataset's keys, plain or bi-level, and our own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tf_lwdgh.store.spec import DatasetSpec
+
+SPLITS = ("train", "val", "test")
+_SPLIT_KEYS = {"train": "TRAIN", "val": "VALID", "test": "TEST"}
+_PLAIN, _BI_LEVEL = "DatasetSpecification", "BiLevelDatasetSpecification"
+_EXTRAS = "tf_lwdgh"  # our own keys, in a dictionary that other readers pass over
+_EXTRA_KEYS = (
+    "split_name", "source_checksum", "content_checksum", "converter_version", "image_size",
+    "encoding",
+)  # fmt: skip
+
+
+def to_json(spec: DatasetSpec) -> dict[str, Any]:
+    """The JSON of a spec.
+
+    The bi-level form cannot say that a superclass spans two splits, as Omniglot's Gurmukhi does in
+    Vinyals' split: readers would count its classes to the wrong split. Such a spec is written in
+    the plain form, its superclasses among our own keys.
+    """
+    extras = {key: getattr(spec, key) for key in _EXTRA_KEYS}
+    out = {
+        "name": spec.name,
+        "images_per_class": _by_id(spec.images_per_class),
+        "class_names": _by_id(spec.class_names),
+        "path": ".",  # readers put the folder that they read from
+        "file_pattern": spec.file_pattern,
+        _EXTRAS: extras,
+    }
+    if spec.superclasses and _nests(spec):
+        return {**out, **_levels(spec), "__class__": _BI_LEVEL}
+    if spec.superclasses:
+        extras["superclasses"] = list(spec.superclasses)
+        extras["superclass_names"] = list(spec.superclass_names)
+    counts = {_SPLIT_KEYS[s]: spec.classes_per_split[s] for s in SPLITS}
+    return {**out, "classes_per_split": counts, "__class__": _PLAIN}
+
+
+def _nests(spec: DatasetSpec) -> bool:
+    """Whether classes are ordered by superclass, and each superclass lies within one split."""
+    homes = [{spec.superclasses[i] for i in spec.classes(s)} for s in SPLITS]
+    ordered = list(spec.superclasses) == sorted(spec.superclasses)
+    used = set().union(*homes)
+    return ordered and sum(map(len, homes)) == len(used) == len(spec.superclass_names)
+
+
+def _levels(spec: DatasetSpec) -> dict[str, Any]:
+    names = spec.superclass_names
+    return {
+        "superclasses_per_split": {
+            _SPLIT_KEYS[s]: len({spec.superclasses[i] for i in spec.classes(s)}) for s in SPLITS
+        },
+        "classes_per_superclass": _by_id([spec.superclasses.count(i) for i in range(len(names))]),
+        "superclass_names": _by_id(names),
+    }
+
+
+def _by_id(values: Sequence) -> dict[str, Any]:
+    return {str(i): value for i, value in enumerate(values)}
+
+
+def from_json(data: Any) -> dict[str, Any]:
+    """The fields of a DatasetSpec.
+
+    Raises:
+      ValueError: it is no spec; the message names the key, the rule and the value.
+    """
+    if not isinstance(data, dict):
+        raise ValueError(f"the file must hold a dictionary. Received: {_short(data)}.")
+    kind = data.get("__class__")
+    if kind not in (_PLAIN, _BI_LEVEL):
+        raise ValueError(f"__class__ must be {_PLAIN} or {_BI_LEVEL}. Received: {kind!r}.")
+    extras = _get(data, _EXTRAS, dict) if _EXTRAS in data else {}
+    fields = {
+        "name": _get(data, "name", str),
+        "images_per_class": _numbers(data, "images_per_class"),
+        "class_names": _texts("class_names", _ordered(data, "class_names")),
+        "file_pattern": _get(data, "file_pattern", str),
+        **{key: extras[key] for key in _EXTRA_KEYS if key in extras},
+    }
+    if kind == _BI_LEVEL:
+        return fields | _bi_level(data)
+    counts = _per_split(data, "classes_per_split")
+    fields["classes_per_split"] = counts
+    for key in ("superclasses", "superclass_names"):
+        fields[key] = tuple(_get(extras, key, list)) if key in extras else ()
+    return fields
+
+
+def _bi_level(data: Mapping[str, Any]) -> dict[str, Any]:
+    key = "classes_per_superclass"
+    counts = _numbers(data, key)
+    per_split, start = {}, 0
+    for split, n in _per_split(data, "superclasses_per_split").items():
+        per_split[split] = sum(counts[start : start + n])
+        start += n
+    if start != len(counts):
+        raise ValueError(
+            f"superclasses_per_split must sum to the {len(counts)} superclasses of {key}. "
+            f"Received: {start}."
+        )
+    return {
+        "classes_per_split": per_split,
+        "superclasses": tuple(i for i, n in enumerate(counts) for _ in range(n)),
+        "superclass_names": _texts("superclass_names", _ordered(data, "superclass_names")),
+    }
+
+
+def _get(data: Mapping[str, Any], key: str, kind: type) -> Any:
+    if key not in data:
+        raise ValueError(f"the key {key!r} is missing.")
+    if not isinstance(data[key], kind):
+        what = {dict: "a dictionary", str: "text", list: "a list"}[kind]
+        raise ValueError(f"{key} must be {what}. Received: {_short(data[key])}.")
+    return data[key]
+
+
+def _ordered(data: Mapping[str, Any], key: str) -> list:
+    """The values of {"0": …, "1": …} by id."""
+    found = _get(data, key, dict)
+    expected = [str(i) for i in range(len(found))]
+    if set(found) != set(expected):
+        odd = sorted(set(found) - set(expected))[:5]
+        raise ValueError(
+            f"{key}: ids must run from 0 without gaps, to {len(found) - 1}. Received: {odd}."
+        )
+    return [found[i] for i in expected]
+
+
+def _per_split(data: Mapping[str, Any], key: str) -> dict[str, int]:
+    found = _get(data, key, dict)
+    if set(found) != set(_SPLIT_KEYS.values()):
+        keys = ", ".join(_SPLIT_KEYS.values())
+        raise ValueError(f"{key} must have the keys {keys}. Received: {_short(list(found))}.")
+    return {s: _number(f"{key}[{k}]", found[k]) for s, k in _SPLIT_KEYS.items()}
+
+
+def _numbers(data: Mapping[str, Any], key: str) -> tuple[int, ...]:
+    return tuple(_number(f"{key}[{i}]", n) for i, n in enumerate(_ordered(data, key)))
+
+
+def _number(key: str, value: Any) -> int:
+    if isinstance(value, dict):
+        raise ValueError(
+            f"{key}: classes with pools of images (Meta-Dataset's own train and test images of a "
+            f"class) are not supported. Received: {_short(value)}."
+        )
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{key} must be a whole number from 0. Received: {_short(value)}.")
+    return value
+
+
+def _texts(key: str, values: Sequence) -> tuple[str, ...]:
+    for value in values:
+        if not isinstance(value, str):
+            raise ValueError(f"{key} must be text. Received: {_short(value)}.")
+    return tuple(values)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else text[:97] + "..."
