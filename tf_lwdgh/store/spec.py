@@ -110,7 +110,7 @@ class DatasetSpec:
         path = pathlib.Path(folder, SPEC_FILE)
         partial = path.with_suffix(".partial")
         with open(partial, "w", encoding="utf-8") as file:
-            json.dump(to_json(self), file, indent=1)
+            json.dump(to_json(dataclasses.asdict(self)), file, indent=1)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)

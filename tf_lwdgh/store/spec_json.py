@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from tf_lwdgh.store.spec import DatasetSpec
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 SPLITS = ("train", "val", "test")
 _SPLIT_KEYS = {"train": "TRAIN", "val": "VALID", "test": "TEST"}
@@ -18,46 +16,52 @@ _EXTRA_KEYS = (
 )  # fmt: skip
 
 
-def to_json(spec: DatasetSpec) -> dict[str, Any]:
-    """The JSON of a spec.
+def to_json(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON of a DatasetSpec's fields.
 
     The bi-level form cannot say that a superclass spans two splits, as Omniglot's Gurmukhi does in
     Vinyals' split: readers would count its classes to the wrong split. Such a spec is written in
     the plain form, its superclasses among our own keys.
     """
-    extras = {key: getattr(spec, key) for key in _EXTRA_KEYS}
+    extras = {key: fields[key] for key in _EXTRA_KEYS}
     out = {
-        "name": spec.name,
-        "images_per_class": _by_id(spec.images_per_class),
-        "class_names": _by_id(spec.class_names),
+        "name": fields["name"],
+        "images_per_class": _by_id(fields["images_per_class"]),
+        "class_names": _by_id(fields["class_names"]),
         "path": ".",  # readers put the folder that they read from
-        "file_pattern": spec.file_pattern,
+        "file_pattern": fields["file_pattern"],
         _EXTRAS: extras,
     }
-    if spec.superclasses and _nests(spec):
-        return {**out, **_levels(spec), "__class__": _BI_LEVEL}
-    if spec.superclasses:
-        extras["superclasses"] = list(spec.superclasses)
-        extras["superclass_names"] = list(spec.superclass_names)
-    counts = {_SPLIT_KEYS[s]: spec.classes_per_split[s] for s in SPLITS}
-    return {**out, "classes_per_split": counts, "__class__": _PLAIN}
+    counts, superclasses = fields["classes_per_split"], fields["superclasses"]
+    homes = _homes(superclasses, [counts[s] for s in SPLITS])
+    if superclasses and _nest(superclasses, homes, len(fields["superclass_names"])):
+        return {**out, **_levels(fields, map(len, homes)), "__class__": _BI_LEVEL}
+    if superclasses:
+        extras["superclasses"] = list(superclasses)
+        extras["superclass_names"] = list(fields["superclass_names"])
+    per_split = {_SPLIT_KEYS[s]: counts[s] for s in SPLITS}
+    return {**out, "classes_per_split": per_split, "__class__": _PLAIN}
 
 
-def _nests(spec: DatasetSpec) -> bool:
+def _homes(superclasses: Sequence[int], counts: Sequence[int]) -> list[set[int]]:
+    """The superclasses in each split."""
+    ends = list(itertools.accumulate(counts))
+    return [set(superclasses[end - n : end]) for n, end in zip(counts, ends, strict=True)]
+
+
+def _nest(superclasses: Sequence[int], homes: Sequence[set[int]], n_superclasses: int) -> bool:
     """Whether classes are ordered by superclass, and each superclass lies within one split."""
-    homes = [{spec.superclasses[i] for i in spec.classes(s)} for s in SPLITS]
-    ordered = list(spec.superclasses) == sorted(spec.superclasses)
-    used = set().union(*homes)
-    return ordered and sum(map(len, homes)) == len(used) == len(spec.superclass_names)
+    within_one = sum(map(len, homes)) == len(set().union(*homes)) == n_superclasses
+    return within_one and list(superclasses) == sorted(superclasses)
 
 
-def _levels(spec: DatasetSpec) -> dict[str, Any]:
-    names = spec.superclass_names
+def _levels(fields: Mapping[str, Any], superclasses_per_split: Iterable[int]) -> dict[str, Any]:
+    names = fields["superclass_names"]
+    sizes = [fields["superclasses"].count(i) for i in range(len(names))]
+    per_split = dict(zip(_SPLIT_KEYS.values(), superclasses_per_split, strict=True))
     return {
-        "superclasses_per_split": {
-            _SPLIT_KEYS[s]: len({spec.superclasses[i] for i in spec.classes(s)}) for s in SPLITS
-        },
-        "classes_per_superclass": _by_id([spec.superclasses.count(i) for i in range(len(names))]),
+        "superclasses_per_split": per_split,
+        "classes_per_superclass": _by_id(sizes),
         "superclass_names": _by_id(names),
     }
 
