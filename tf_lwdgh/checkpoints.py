@@ -1,7 +1,8 @@
 """Checkpoints that are whole or absent: a folder a step, written aside, then renamed.
 
-`step-00000200/` holds TensorFlow's checkpoint files (`state.index`, `state.data-…`) and `manifest.json`
-with the SHA-256 of each, the step and whatever else the run must remember. Loading verifies the hashes.
+`step-00000200/` holds TensorFlow's checkpoint files (`state.index`, `state.data-…`) and
+`manifest.json` with the SHA-256 of each, the step and whatever else the run must remember. Loading
+verifies the hashes.
 """
 
 from __future__ import annotations
@@ -116,8 +117,8 @@ class CheckpointFolder:
         if faults:
             listed = "; ".join(f"{path}: {why}" for path, why in faults)
             raise CheckpointError(
-                f"none of the checkpoints in {self.folder!r} is whole ({listed}). Remove that folder "
-                "to start anew, or put an intact copy back."
+                f"none of the checkpoints in {self.folder!r} is whole ({listed}). Remove that "
+                "folder to start anew, or put an intact copy back."
             )
         return None
 

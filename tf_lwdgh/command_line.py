@@ -72,8 +72,8 @@ def require_flag(name: str, value: object, example: str) -> None:
 def start_tensorflow() -> None:
     """Imports TensorFlow without its start-up chatter, and sends the package's log to the terminal.
 
-    TensorFlow writes some lines before any of its settings can stop it; those that match _CHATTER are
-    dropped, all others are passed on.
+    TensorFlow writes some lines before any of its settings can stop it; those that match _CHATTER
+    are dropped, all others are passed on.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with tempfile.TemporaryFile() as caught:

@@ -119,7 +119,8 @@ def _hint(message: str) -> str:
     refused = re.search(r"has denylisted kwarg '(\w+)'", message)
     if refused:
         rate = refused[1] == "learning_rate"
-        return f"Bind {'LearningRate.rate' if rate else 'OuterLoop.clip_value or .clip_norm'} instead."
+        instead = "LearningRate.rate" if rate else "OuterLoop.clip_value or .clip_norm"
+        return f"Bind {instead} instead."
     return ""
 
 

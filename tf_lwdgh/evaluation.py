@@ -152,7 +152,7 @@ def paired(a: EvaluationResult, b: EvaluationResult) -> Difference:
 
 
 class Evaluator(tf.Module):
-    """Adapts to the support set of every task of a batch and judges its queries, tasks side by side.
+    """Adapts to the support set of each task of a batch and judges its queries, side by side.
 
     Args:
       keras_model: a backbone, with the weights it has when called.

@@ -16,7 +16,9 @@ from tf_lwdgh.task_lists import TaskList
 WHICH = ("best", "last")
 
 
-def load_checkpoint(assembly: Assembly, run_dir: str | os.PathLike[str], which: str) -> dict[str, Any]:
+def load_checkpoint(
+    assembly: Assembly, run_dir: str | os.PathLike[str], which: str
+) -> dict[str, Any]:
     """Fills a model with the weights of a run's 'best' or 'last' checkpoint.
 
     Returns:

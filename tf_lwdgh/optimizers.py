@@ -1,4 +1,4 @@
-"""The outer optimizer: Keras's optimizers by name in gin, and one learning-rate schedule for all of them."""
+"""The outer optimizer: Keras's by their names in gin, and one schedule for the rate of them all."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import tensorflow as tf
 from tf_lwdgh import config
 
 DECAYS = ("constant", "cosine", "step")
-NAMES = ("Adam", "AdamW", "Adamax", "Nadam", "SGD", "RMSprop", "Adagrad", "Adadelta", "Lion", "Lamb")
-_ELSEWHERE = ["learning_rate", "clipnorm", "clipvalue", "global_clipnorm"]  # LearningRate, OuterLoop
+NAMES = (
+    "Adam", "AdamW", "Adamax", "Nadam", "SGD", "RMSprop", "Adagrad", "Adadelta", "Lion", "Lamb",
+)  # fmt: skip
+# Set by LearningRate and OuterLoop.
+_ELSEWHERE = ["learning_rate", "clipnorm", "clipvalue", "global_clipnorm"]
 
 OPTIMIZERS = {
     name: config.external_configurable(

@@ -1,4 +1,4 @@
-"""A picture of one episode: the support set, and the queries with what was predicted, wrong ones red."""
+"""A picture of an episode: the support set, and the queries with their predictions, wrong ones red."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CELL = 1.0  # inches
 def episode_picture(
     support: np.ndarray, query: np.ndarray, predictions: np.ndarray, n_way: int, title: str = ""
 ) -> tuple[bytes, tuple[int, int]]:
-    """Draws an episode, a row a class: some support images, then some queries with their predictions.
+    """Draws an episode, a row a class: some support images, then queries with their predictions.
 
     Args:
       support: [N*K, H, W, C] images of any range, class by class.

@@ -33,7 +33,8 @@ class Progress:
         if self._stream.isatty():
             self._bar = tqdm(
                 total=total, initial=done, unit=unit, file=self._stream, dynamic_ncols=True,
-                smoothing=0.05, bar_format="{l_bar}{bar}| {n}/{total} [{elapsed}<{remaining}{postfix}]",
+                smoothing=0.05,
+                bar_format="{l_bar}{bar}| {n}/{total} [{elapsed}<{remaining}{postfix}]",
             )  # fmt: skip
 
     def __enter__(self) -> Progress:

@@ -16,7 +16,7 @@ class NonFiniteError(FloatingPointError):
 
 
 def read(window: Sequence[dict[str, tf.Tensor]]) -> Arrays:
-    """Each metric of a window of S steps as one array [S, ...]; one copy from the device a metric."""
+    """Each metric of a window of S steps as an array [S, ...]; one copy off the device each."""
     return {key: tf.stack([m[key] for m in window]).numpy() for key in window[0]}
 
 

@@ -1,4 +1,4 @@
-"""Whether a run may go on from a checkpoint: its settings and data set must be those of the start."""
+"""Whether a run may go on from a checkpoint: settings and data set must be those of the start."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def check(
       ValueError: it may not; both values of everything that differs are shown.
     """
     advice = (
-        "Take the old values back to go on with that run, or start a new one with another --run_dir."
+        "Take the old values back to go on with it, or start a new run with another --run_dir."
     )
     if manifest["fingerprint"] != fingerprint:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The one writer of everything a run reports: to TensorBoard and, the scalars, to metrics.jsonl alike.
+"""The one writer of all that a run reports: to TensorBoard, and the scalars to metrics.jsonl too.
 
 A line of metrics.jsonl is {"step": s, "group/name": value, …}, s the meta-steps done. A run that is
 resumed at step s drops the lines after s, and tells TensorBoard to do the same.

@@ -34,7 +34,8 @@ class TrainerConfig:
         limits = {"log_every": 1, "validate_every": 0, "checkpoint_every": 1, "val_tasks": 2}
         for name, least in {**limits, "keep_checkpoints": 1, "val_inner_steps": 0}.items():
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or value != int(value) or value < least):
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
+            if value is not None and not whole:
                 raise ValueError(
                     f"TrainerConfig.{name} must be an integer of at least {least}. "
                     f"Received: TrainerConfig.{name} = {value!r}."
