@@ -27,7 +27,7 @@ from tensorboard.util import tensor_util
 
 METRICS_FILE = "metrics.jsonl"
 HPARAM_METRICS = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
-_HPARAMS = (  # the first five are shown unasked
+_HPARAMS = (  # TensorBoard sorts them, and shows five unasked
     "Experiment.aggregator", "ExploreExploit.mode", "LWDGH.unit", "Experiment.backbone",
     "EpisodeConfig.k_shot", "EpisodeConfig.n_way", "DatasetConfig.name", "LWDGH.temperature",
     "ExploreExploit.p_max", "ExploreExploit.p_min", "ExploreExploit.transition",
