@@ -8,8 +8,9 @@ import os
 from collections.abc import Callable, Sequence
 
 import keras
+import tensorflow as tf
 
-from tf_lwdgh import config, episodes, optimizers, store
+from tf_lwdgh import config, episodes, optimizers, store, strategies
 from tf_lwdgh.aggregators import Aggregator, Mean
 from tf_lwdgh.algorithms import MAML, Algorithm
 from tf_lwdgh.backbones import convnet4
@@ -58,6 +59,8 @@ class Experiment:
       optimizer: makes the outer optimizer, such as @Adam (without brackets).
       learning_rate: its rate, @LearningRate().
       seed: of the initial weights, the training tasks and the explore-exploit draws.
+      strategy: 'default' (one device) or 'mirrored' (a copy of the model on each GPU, the tasks of a
+        meta-batch shared out evenly).
     """
 
     backbone: Callable[..., keras.Model] = convnet4
@@ -66,6 +69,7 @@ class Experiment:
     optimizer: Callable[..., keras.optimizers.Optimizer] = optimizers.OPTIMIZERS["Adam"]
     learning_rate: LearningRate = dataclasses.field(default_factory=LearningRate)
     seed: int = 0
+    strategy: str = "default"
 
     def __post_init__(self) -> None:
         for name, method in (("algorithm", "adapt_and_predict"), ("aggregator", "unit")):
@@ -110,12 +114,19 @@ class Experiment:
             _, spec = store.open_dataset(data_dir, dataset.name)
         for split in splits if spec is not None else ():
             episodes.check(spec, split, episode)
-        outer = OuterLoop()
+        outer, strategy = OuterLoop(), strategies.make(self.strategy)
+        if outer.meta_batch_size % strategy.num_replicas_in_sync:
+            raise ValueError(
+                "OuterLoop.meta_batch_size must be a multiple of the replicas, of which there are "
+                f"{strategy.num_replicas_in_sync}. Received: "
+                f"OuterLoop.meta_batch_size = {outer.meta_batch_size}."
+            )
         keras.utils.clear_session()  # so that the names Keras makes up are those of a fresh process
         keras.utils.set_random_seed(self.seed)
-        model = self.backbone(
-            image_size=image.image_size, channels=image.channels, n_way=episode.n_way
-        )
+        with strategy.scope():
+            model = self.backbone(
+                image_size=image.image_size, channels=image.channels, n_way=episode.n_way
+            )
         functional = FunctionalModel(model)
         rates = getattr(getattr(self.algorithm, "inner_loop", None), "rates", None)
         if rates is not None:
@@ -130,6 +141,7 @@ class Experiment:
             outer=outer,
             pipeline=PipelineConfig(),
             keras_model=model,
+            strategy=strategy,
         )
 
 
@@ -147,6 +159,7 @@ class Assembly:
       outer: the outer loop's settings.
       pipeline: where images are kept.
       keras_model: the backbone with its initial weights.
+      strategy: the devices it is on.
     """
 
     experiment: Experiment
@@ -158,6 +171,7 @@ class Assembly:
     outer: OuterLoop
     pipeline: PipelineConfig
     keras_model: keras.Model
+    strategy: tf.distribute.Strategy
 
     @property
     def algorithm(self) -> Algorithm:
@@ -172,17 +186,18 @@ class Assembly:
     @functools.cached_property
     def meta_step(self) -> MetaStep:
         """The meta-step, with its optimizer and slots; made at the first call."""
-        optimizer = optimizers.build(
-            self.experiment.optimizer, self.experiment.learning_rate, self.total_steps
-        )
-        return MetaStep(
-            keras_model=self.keras_model,
-            algorithm=self.algorithm,
-            aggregator=self.experiment.aggregator,
-            optimizer=optimizer,
-            settings=self.outer,
-            seed=self.experiment.seed,
-        )
+        with self.strategy.scope():
+            optimizer = optimizers.build(
+                self.experiment.optimizer, self.experiment.learning_rate, self.total_steps
+            )
+            return MetaStep(
+                keras_model=self.keras_model,
+                algorithm=self.algorithm,
+                aggregator=self.experiment.aggregator,
+                optimizer=optimizer,
+                settings=self.outer,
+                seed=self.experiment.seed,
+            )
 
     def source(self, split: str) -> ImageSource:
         """The images of one split, loaded now."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from tf_lwdgh import checkpoints, config, pipeline, readback, resume, summaries
+from tf_lwdgh import checkpoints, config, pipeline, readback, resume, strategies, summaries
 from tf_lwdgh.checkpoints import CheckpointFolder
 from tf_lwdgh.evaluation import Evaluator, evaluate, mean_and_interval
 from tf_lwdgh.experiment import CONFIG_FILE, Assembly
@@ -211,18 +211,17 @@ class Trainer:
 
     def _training_batches(self) -> Iterator[Episode]:
         a = self.assembly
-        return iter(
-            pipeline.meta_batches(
-                a.source("train"),
-                a.episode,
-                meta_batch_size=a.outer.meta_batch_size,
-                seed=a.experiment.seed,
-                start_step=self.at.step,
-                end_step=a.total_steps,
-                augment=True,
-                pipeline_config=a.pipeline,
-            )
+        batches = pipeline.meta_batches(
+            a.source("train"),
+            a.episode,
+            meta_batch_size=a.outer.meta_batch_size,
+            seed=a.experiment.seed,
+            start_step=self.at.step,
+            end_step=a.total_steps,
+            augment=True,
+            pipeline_config=a.pipeline,
         )
+        return iter(strategies.distribute(a.strategy, batches))
 
     def _validation_tasks(self) -> tf.data.Dataset | None:
         if self._interval("validate_every") == 0:
