@@ -1,5 +1,6 @@
 """Converters: every form of a data set, made small, gives the right records; damage is named."""
 
+import os
 import pathlib
 import pickle
 import subprocess
@@ -21,8 +22,10 @@ from tf_lwdgh.converters import (
     omniglot,
     pictures,
     problems,
+    ravi_split,
     safe_pickle,
 )  # fmt: skip
+from tf_lwdgh.converters.__main__ import COMMANDS
 
 TOOLS = pathlib.Path(__file__).resolve().parents[1] / "tools"
 
@@ -478,6 +481,18 @@ def test_mini_imagenet_counts_are_checked_unless_a_subset_is_asked_for(
     assert _convert_mini(source, tmp_path / "out", subset=True)[0].split_name == "ravi (subset)"
 
 
+def test_mini_imagenet_of_another_split_is_refused(small_mini, tmp_path):
+    assert [list(ravi_split.SPLIT_OF.values()).count(s) for s in store.SPLITS] == [64, 16, 20]
+    swapped = {**small_mini, "val": {"n01930112": small_mini["val"]["n01855672"]}}
+    swapped["test"] = {c: p for c, p in small_mini["test"].items() if c != "n01930112"}
+    source = _cache(tmp_path / "in", swapped)
+    with pytest.raises(ValueError, match="val class 'n01930112': in Ravi .* it is in test. Say"):
+        _convert_mini(source, tmp_path / "out")
+    unknown = {**small_mini, "val": {"n00000001": small_mini["val"]["n01855672"]}}
+    with pytest.raises(ValueError, match="'n00000001': in Ravi .* it is not among its classes"):
+        _convert_mini(_cache(tmp_path / "in", unknown), tmp_path / "out")
+
+
 def test_mini_imagenet_refuses_to_guess_between_forms(small_mini, tmp_path):
     _category(_cache(tmp_path / "in", small_mini), small_mini)
     with pytest.raises(ValueError, match="several forms: say --form=cache or category"):
@@ -541,6 +556,17 @@ def test_help_teaches_with_an_example(tool):
     done = _run(tool, "--help")
     assert done.returncode == 0 and f"python tools/{tool} --source=" in done.stdout
     assert done.stderr == "" and "--skip_bad" in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_installed_package_converts_without_the_tools(tmp_path, name):
+    command = [sys.executable, "-m", "tf_lwdgh.converters", name, "--help"]
+    environment = {**os.environ, "PYTHONPATH": str(TOOLS.parent)}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
+    )
+    assert done.returncode == 0 and f"usage: python -m tf_lwdgh.converters {name}" in done.stdout
+    assert "python tools/" in done.stdout
 
 
 def test_omniglot_split_is_never_guessed():

@@ -19,7 +19,8 @@ def parser(description: str, example: str, *, name: str | None) -> argparse.Argu
     """A parser with the flags of every converter; `name` is the data set's default name."""
     out = argparse.ArgumentParser(
         description=description,
-        epilog=f"Example:\n\n{example}",
+        epilog=f"Example:\n\n{example}\n\nWhere the package is installed and there is no clone:\n\n"
+        "  python -m tf_lwdgh.converters --help",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     out.add_argument(

@@ -11,7 +11,9 @@ import pathlib
 from collections.abc import Mapping
 
 from tf_lwdgh import store
-from tf_lwdgh.converters import archives, folders, listed_splits, pickled_splits, pictures
+from tf_lwdgh.converters import (
+    archives, folders, listed_splits, pickled_splits, pictures, ravi_split,
+)  # fmt: skip
 from tf_lwdgh.converters.problems import Problems
 
 VERSION = "mini_imagenet-1"
@@ -47,7 +49,7 @@ def convert(
       form: which of `FORMS`; needed only where the source holds several.
       splits: the folder of train.csv, val.csv and test.csv where they are not in the source.
       image_size: height and width of the records' images.
-      subset: accept other numbers of classes and images than the data set's.
+      subset: accept other classes and numbers of images than the data set's.
       name: of the data set.
       overwrite: replace what `out_dir` holds.
       skip_bad: leave out what is corrupt, short or missing.
@@ -69,6 +71,7 @@ def convert(
             classes = _from_files(root, found, lists, image_size, problems)
         folders.refuse_repeats(classes)
         if not subset:
+            ravi_split.check_classes(classes)
             check_counts({s: {c: n for c, (n, _) in classes[s].items()} for s in classes}, problems)
         spec = store.write_dataset(
             out_dir,

@@ -136,7 +136,8 @@ def open_dataset(data_dir: str | os.PathLike, name: str) -> tuple[str, DatasetSp
     raise FileNotFoundError(
         f"No data set {name!r} (DatasetConfig.name) in --data_dir {str(data_dir)!r}: there is no "
         f"{os.path.join(folder, SPEC_FILE)}. Data sets found there: {', '.join(there) or 'none'}. "
-        f"Make one with a converter, such as `python tools/{_maker(name)} --help`."
+        f"Make one with a converter, such as `python tools/{_maker(name)} --help`; where there is no "
+        "clone, `python -m tf_lwdgh.converters --help`."
     )
 
 

@@ -1,0 +1,1 @@
+"""The converters' command lines: flags and help, no logic."""
