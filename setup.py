@@ -23,6 +23,15 @@ def requirements() -> dict[str, list[str]]:
     return sections
 
 
+def gin_files() -> list[tuple[str, list[str]]]:
+    """Where the gin files are installed: below share/, since a package `gin` exists."""
+    folders = [ROOT / "gin", *(p for p in (ROOT / "gin").iterdir() if p.is_dir())]
+    return [
+        (f"share/tf_lwdgh/{f.relative_to(ROOT)}", [str(p.relative_to(ROOT)) for p in f.glob("*.gin")])
+        for f in sorted(folders)
+    ]
+
+
 PINS = requirements()
 TENSORFLOW = next(pin for pin in PINS["run"] if pin.startswith("tensorflow=="))
 
@@ -35,6 +44,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["tf_lwdgh", "tf_lwdgh.*"]),
+    data_files=gin_files(),
     install_requires=PINS["run"],
     extras_require={
         "gpu": [TENSORFLOW.replace("tensorflow==", "tensorflow[and-cuda]==")],

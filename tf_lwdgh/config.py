@@ -7,6 +7,7 @@ import difflib
 import inspect
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 
 import gin
@@ -17,8 +18,13 @@ constant = gin.constant
 REQUIRED = gin.REQUIRED
 ConfigError = ValueError
 
-_REPO_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-gin.add_config_file_search_path(_REPO_ROOT)
+# The folders that hold `gin/`: a clone, or where pip puts the files of an installed package.
+_ROOTS = (
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
+    os.path.join(sys.prefix, "share", "tf_lwdgh"),
+)
+for _root in _ROOTS:
+    gin.add_config_file_search_path(_root)
 
 
 def parse(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> None:
@@ -36,7 +42,7 @@ def parse(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> None:
     """
     gin.clear_config()
     for path in gin_files:
-        if not os.path.exists(path) and not os.path.exists(os.path.join(_REPO_ROOT, path)):
+        if not any(os.path.exists(os.path.join(root, path)) for root in ("", *_ROOTS)):
             raise FileNotFoundError(
                 f"--gin_file: no such file. Received: {path!r} (working directory {os.getcwd()!r})."
             )
