@@ -1,0 +1,104 @@
+"""tf_lwdgh as a contestant of the benchmark."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bench import worker, workloads
+from tf_lwdgh import backbones
+from tf_lwdgh.aggregators import LWDGH, Mean
+from tf_lwdgh.algorithms import MAML
+from tf_lwdgh.inner_loop import InnerLoop
+from tf_lwdgh.meta_step import MetaStep, OuterLoop, task_gradients
+from tf_lwdgh.schedules import ExploreExploit
+from tf_lwdgh.threads import Threads
+from tf_lwdgh.types import Episode
+
+AGGREGATORS = {
+    "lwdgh": lambda: LWDGH(explore=ExploreExploit(mode="off")),
+    "lwdgh_ee": LWDGH,
+    "mean": Mean,
+}
+
+
+class Ours:
+    """The meta-step, or the evaluator, on one workload."""
+
+    def __init__(
+        self, w: workloads.Workload, arrays: worker.Arrays, args: argparse.Namespace
+    ) -> None:
+        keras_model = self._model(w, args)
+        loop = InnerLoop(
+            steps=w.inner_steps, inner_lr=w.inner_lr, adapt_batch_norm=True, memory=args.memory
+        )
+        self.algorithm = MAML(loop)
+        self.meta_step = MetaStep(
+            keras_model=keras_model,
+            algorithm=self.algorithm,
+            aggregator=AGGREGATORS[args.aggregator](),
+            optimizer=keras.optimizers.Adam(0.001),
+            settings=OuterLoop(meta_batch_size=w.tasks),
+            seed=0,
+        )
+        self.model = self.meta_step.model
+        for name, variable in zip(self.model.names, self.model.variables):
+            variable.assign(arrays[f"w:{name}"])
+        names = ("support_x", "support_y", "query_x", "query_y")
+        self.episodes = Episode(*(tf.constant(arrays[name]) for name in names))
+        self.steps = 0
+
+    @staticmethod
+    def _model(w: workloads.Workload, args: argparse.Namespace):
+        sizes = dict(image_size=w.image_size, channels=w.channels, n_way=w.n_way, dtype=args.dtype)
+        if w.backbone == "convnet4":
+            return backbones.convnet4(**sizes, filters=w.filters, fused=not args.plain)
+        return backbones.resnet12(**sizes)
+
+    def gradients(self) -> worker.Arrays:
+        run = tf.function(lambda e: task_gradients(self.model, self.algorithm, e)[0])
+        return {n: g.numpy() for n, g in zip(self.model.names, run(self.episodes))}
+
+    def step(self) -> None:
+        metrics = self.meta_step(self.episodes, tf.constant(self.steps, tf.int64))
+        self.steps += 1
+        metrics["train/loss"].numpy()
+        # The update runs beside the metrics; its end is the end of the step.
+        self.meta_step.variables_trained[-1].numpy()
+
+    def adapt(self) -> np.ndarray:
+        if not hasattr(self, "adapter"):
+            self.adapter = tf.function(self._adapt)
+        return self.adapter(self.episodes).numpy()
+
+    def _adapt(self, episodes: Episode) -> tf.Tensor:
+        params, state = self.model.values(), self.model.state()
+
+        def one(e: Episode) -> tf.Tensor:
+            task = (e.support_images, e.support_labels, e.query_images)
+            return self.algorithm.adapt_and_predict(self.model, params, state, *task)
+
+        shape = [episodes.query_labels.shape[1], self.model.n_way]
+        signature = tf.TensorSpec(shape, params[0].dtype)
+        cores = len(os.sched_getaffinity(0))
+        return tf.map_fn(one, episodes, fn_output_signature=signature, parallel_iterations=cores)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--plain", action="store_true", help="differentiate plain operations")
+    parser.add_argument("--memory", default="store", choices=("store", "recompute"))
+    parser.add_argument("--aggregator", default="lwdgh", choices=tuple(AGGREGATORS))
+    parser.add_argument("--intra_op", type=int, help="threads an operation")
+    parser.add_argument("--inter_op", type=int, help="operations at once")
+    known, _ = parser.parse_known_args()
+    Threads(inter_op=known.inter_op, intra_op=known.intra_op).apply()
+    packages = {p: importlib.metadata.version(p) for p in ("tensorflow", "keras", "numpy")}
+    worker.serve(Ours, packages, parser)

@@ -1,0 +1,1 @@
+"""The peers, one file each, run in an environment of their own."""
