@@ -1,8 +1,8 @@
 """The built-in data set: characters drawn in many ways from the fonts that come with matplotlib.
 
-A class is a character. Train, val and test take theirs from different scripts, and a character that looks
-like one of an earlier split (the Greek Α beside the Latin A) is left out, so the test is truly new.
-Every image is a function of (character, number) alone, given the versions of Pillow and of the fonts.
+A class is a character. Train, val and test take theirs from different scripts, and a character that
+looks like an earlier one (the Cyrillic А beside the Latin A) is left out, so the test is truly new.
+Every image is a function of (character, number) alone, given the versions of Pillow and matplotlib.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from tf_lwdgh import store
 
 NAME = "glyphs"
-VERSION = "glyphs-1"
+VERSION = "glyphs-2"
 IMAGE_SIZE = 84
 IMAGES_PER_CLASS = 24
 
@@ -41,18 +41,22 @@ SCRIPTS = {
 }
 FONTS = (
     "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique",
-    "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSansMono", "DejaVuSansMono-Bold",
+    "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSansMono",
+    "DejaVuSansMono-Bold",
 )  # fmt: skip
 REFERENCE_FONT = FONTS[0]
 
-# How hard it is.
+# How hard it is: the ink is lighter than the ground in every image, else a learner of one example
+# a class would be at chance for a long time.
 TOO_ALIKE = 0.90  # cosine of two plain, blurred drawings above which the later character is dropped
-ROTATION = 22.0  # degrees either way
-SHEAR = 0.25
-SCALE = (0.5, 0.85)  # of the image's height
-SHIFT = 9.0  # pixels either way
-CONTRAST = 70.0  # least distance of ink and ground in RGB space, of 442
-NOISE = (4.0, 22.0)  # standard deviation of the pixel noise, of 255
+ROTATION = 18.0  # degrees either way
+SHEAR = 0.2
+SCALE = (0.55, 0.85)  # of the image's height
+SHIFT = 7.0  # pixels either way
+GROUND = (15.0, 110.0)  # grey level of the background, of 255
+CONTRAST = (60.0, 130.0)  # how much lighter the ink is
+TINT = 45.0  # how far each channel of a colour may lie from its grey level
+NOISE = (4.0, 18.0)  # standard deviation of the pixel noise, of 255
 STROKES = 3  # at most, of clutter behind the character
 
 _DRAWN = 120  # pixels of the font before it is transformed
@@ -94,7 +98,7 @@ def ink(character: str, font: str) -> Image.Image:
 
 @functools.cache
 def _shape(character: str) -> np.ndarray:
-    """A blurred 16×16 drawing as a vector of length 1, to tell look-alikes by; size does not count."""
+    """A blurred 32×32 drawing as a vector of length 1, to tell look-alikes by."""
     plain = ink(character, REFERENCE_FONT)
     side = max(plain.size)
     square = Image.new("L", (side, side))
@@ -106,7 +110,7 @@ def _shape(character: str) -> np.ndarray:
 
 @functools.cache
 def characters() -> dict[str, tuple[tuple[str, str], ...]]:
-    """For each split its (script, character) pairs: covered by the fonts, none like an earlier one."""
+    """The (script, character) pairs of each split: in the fonts, none like an earlier one."""
     kept: list[str] = []
     splits = {}
     for split, scripts in SCRIPTS.items():
@@ -140,8 +144,9 @@ def draw(character: str, number: int) -> np.ndarray:
     r = rng(character, number)
     names = fonts_of(character)
     mask = _mask(ink(character, names[r.integers(len(names))]), r)
-    ground = _ground(r)
-    colour = _ink_colour(ground.mean((0, 1)), r)
+    level = r.uniform(*GROUND)
+    ground = _ground(level, r)
+    colour = _tinted(level + r.uniform(*CONTRAST), r)
     opacity = mask[..., None] * r.uniform(0.75, 1.0)
     picture = ground * (1 - opacity) + _gradient(colour, 30.0, r) * opacity
     picture += r.normal(0.0, r.uniform(*NOISE), picture.shape[:2])[..., None]
@@ -173,13 +178,13 @@ def _gradient(colour: np.ndarray, spread: float, r: np.random.Generator) -> np.n
     return colour + ramp[..., None] * r.uniform(-spread, spread, 3)
 
 
-def _ground(r: np.random.Generator) -> np.ndarray:
+def _ground(level: float, r: np.random.Generator) -> np.ndarray:
     """A background: a gradient, soft blotches and a few strokes; [84, 84, 3]."""
-    ground = _gradient(r.uniform(20, 235, 3), 50.0, r)
-    blotches = Image.fromarray(r.integers(0, 256, (7, 7), dtype=np.uint8)).resize(
-        (IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC
-    )
-    ground = ground + (np.asarray(blotches, np.float64) / 255 - 0.5)[..., None] * r.uniform(-60, 60, 3)
+    ground = _gradient(_tinted(level, r), 50.0, r)
+    coarse = Image.fromarray(r.integers(0, 256, (7, 7), dtype=np.uint8))
+    blotches = coarse.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
+    texture = np.asarray(blotches, np.float64)[..., None] / 255 - 0.5
+    ground = ground + texture * r.uniform(-60, 60, 3)
     strokes = Image.new("L", (IMAGE_SIZE, IMAGE_SIZE))
     pen = ImageDraw.Draw(strokes)
     for _ in range(r.integers(0, STROKES + 1)):
@@ -189,12 +194,10 @@ def _ground(r: np.random.Generator) -> np.ndarray:
     return ground * (1 - cover) + r.uniform(0, 255, 3) * cover
 
 
-def _ink_colour(ground: np.ndarray, r: np.random.Generator) -> np.ndarray:
-    """A random colour far enough from the ground's."""
-    while True:
-        colour = r.uniform(0, 255, 3)
-        if np.linalg.norm(colour - ground) >= CONTRAST:
-            return colour
+def _tinted(level: float, r: np.random.Generator) -> np.ndarray:
+    """A colour that is `level` bright on average."""
+    tint = r.uniform(-TINT, TINT, 3)
+    return level + tint - tint.mean()
 
 
 def images(character: str) -> Iterator[np.ndarray]:
@@ -210,11 +213,17 @@ def make(data_dir: str | os.PathLike, *, overwrite: bool = False) -> store.Datas
       overwrite: make it anew.
 
     Raises:
-      FileExistsError: the folder holds something else.
+      FileExistsError: the folder holds something else, or another version.
     """
     folder = pathlib.Path(data_dir, NAME)
-    if not overwrite and store.is_finished(folder, converter_version=VERSION):
-        return store.DatasetSpec.load(folder)
+    if not overwrite and (folder / store.SPEC_FILE).exists():
+        spec = store.DatasetSpec.load(folder)
+        if spec.converter_version == VERSION:
+            return spec
+        raise FileExistsError(
+            f"{folder} holds version {spec.converter_version!r}, this package makes {VERSION!r}: "
+            "say --overwrite to make it anew."
+        )
     pairs = [pair for split in store.SPLITS for pair in characters()[split]]
     return store.write_dataset(
         folder,
