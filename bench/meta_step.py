@@ -211,6 +211,7 @@ class Bench:
             "cpu_seconds": statistics.median(r["cpu_seconds"] for r in runs),
             "tasks_per_second": self.w.tasks / median,
             "first_step_seconds": first["seconds"],
+            "first_step_cpu_seconds": first["cpu_seconds"],
             "import_seconds": process.start_seconds,
             "peak_megabytes": process.peak_megabytes(),
             "gflops": workloads.flops(self.w) / median / 1e9,

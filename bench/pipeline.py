@@ -1,0 +1,154 @@
+"""P1: images/s of the input pipeline alone, of a torchvision-style loader, and the share of time a step waits.
+
+    python -m bench.pipeline --peers_python PATH --out docs/pipeline.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from bench.process import ROOT
+from tf_lwdgh import backbones, pipeline, store
+from tf_lwdgh.aggregators import LWDGH
+from tf_lwdgh.algorithms import MAML
+from tf_lwdgh.episodes import EpisodeConfig
+from tf_lwdgh.image_source import STORAGES, ImageSource
+from tf_lwdgh.images import ImageConfig
+from tf_lwdgh.meta_step import MetaStep, OuterLoop
+from tf_lwdgh.threads import Threads
+
+CLASSES, IMAGES = 20, 60
+TASKS = 4
+
+
+def pictures(size: int) -> list[list[bytes]]:
+    """Smooth random RGB pictures with some noise, as PNG: about as large as photographs."""
+    rng = np.random.default_rng(0)
+    made = []
+    for _ in range(CLASSES):
+        made.append([])
+        for _ in range(IMAGES):
+            coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+            smooth = np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC), np.int16)
+            noisy = np.clip(smooth + rng.integers(-8, 9, smooth.shape), 0, 255).astype(np.uint8)
+            buffer = io.BytesIO()
+            Image.fromarray(noisy).save(buffer, "PNG")
+            made[-1].append(buffer.getvalue())
+    return made
+
+
+def write(folder: pathlib.Path, made: list[list[bytes]], size: int) -> store.DatasetSpec:
+    """The pictures as records, and as a folder tree for the peer."""
+    for c, images in enumerate(made):
+        (folder / "tree" / f"{c:02}").mkdir(parents=True)
+        for i, image in enumerate(images):
+            (folder / "tree" / f"{c:02}" / f"{i:03}.png").write_bytes(image)
+    named = [(f"{c:02}", images) for c, images in enumerate(made)]
+    splits = {"train": named, "val": named[:1], "test": named[1:2]}
+    splits |= {k: [(f"{k}{n}", i) for n, i in splits[k]] for k in ("val", "test")}
+    return store.write_dataset(folder / "records", "noise", splits, image_size=size)
+
+
+def batches(spec, folder: pathlib.Path, size: int, storage: str, threads: int | None):
+    """Endless meta-batches of 5-way 1-shot tasks with 15 queries."""
+    images = ImageConfig(image_size=size)
+    source = ImageSource(str(folder / "records"), spec, "train", images, storage)
+    settings = pipeline.PipelineConfig(storage=storage, threads=threads)
+    return iter(
+        pipeline.meta_batches(
+            source, EpisodeConfig(), meta_batch_size=TASKS, seed=0, pipeline_config=settings
+        )
+    )
+
+
+def images_per_second(iterator, seconds: float) -> float:
+    """After a short warm-up."""
+    for _ in range(5):
+        images = next(iterator).query_images.shape[:2].num_elements()
+    images = images * 16 // 15
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        next(iterator)
+        count += images
+    return count / (time.perf_counter() - start)
+
+
+def waiting(iterator, size: int, steps: int) -> dict[str, float]:
+    """Convnet4's meta-step fed by the pipeline: seconds a step, and the share of them spent waiting."""
+    step = MetaStep(
+        keras_model=backbones.convnet4(image_size=size),
+        algorithm=MAML(),
+        aggregator=LWDGH(),
+        optimizer=keras.optimizers.Adam(0.001),
+        settings=OuterLoop(meta_batch_size=TASKS),
+        seed=0,
+    )
+    waited = 0.0
+    for i in range(steps + 2):
+        if i == 2:  # After tracing and a warm-up.
+            begin, waited = time.perf_counter(), 0.0
+        start = time.perf_counter()
+        episode = next(iterator)
+        waited += time.perf_counter() - start
+        step(episode, tf.constant(i, tf.int64))["train/loss"].numpy()
+    total = time.perf_counter() - begin
+    return {
+        "seconds": total / steps,
+        "waiting_share": waited / total,
+        "images_per_second_needed": TASKS * 80 * steps / total,
+    }
+
+
+def peer(python: str, tree: pathlib.Path, seconds: float) -> dict:
+    """The loader of peers/folder_loader.py in its own environment."""
+    line = [python, "-m", "bench.peers.folder_loader", "--tree", str(tree)]
+    done = subprocess.run(
+        [*line, "--seconds", str(seconds)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peers_python", default=".venv-peers/bin/python")
+    parser.add_argument("--size", type=int, default=84)
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--out", default="pipeline.json")
+    args = parser.parse_args()
+    Threads().apply()
+    cores = len(os.sched_getaffinity(0))
+    report = {"size": args.size, "cores": cores, "load": [os.getloadavg()], "images_per_second": {}}
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        spec = write(folder, pictures(args.size), args.size)
+        rates = report["images_per_second"]
+        for storage in STORAGES:
+            for threads in (1, cores):
+                iterator = batches(spec, folder, args.size, storage, threads)
+                rates[f"{storage}, {threads} threads"] = images_per_second(iterator, args.seconds)
+        report["peer"] = peer(args.peers_python, folder / "tree", args.seconds)
+        report["step"] = waiting(batches(spec, folder, args.size, "encoded", None), args.size, args.steps)
+    report["load"].append(os.getloadavg())
+    text = json.dumps(report, indent=1)
+    pathlib.Path(args.out).write_text(text + "\n", encoding="utf-8")
+    print(text, file=sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
