@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_lwdgh.fused_block import bn_relu_pool
+from tf_lwdgh.fused_block import batch_moments, bn_relu_pool
 from tf_lwdgh.layers import BatchNormalization, BatchNormReluPool
+from tf_lwdgh.layers import batch_moments as plain_moments
 
 EPSILON = 1e-3
 
@@ -135,3 +136,31 @@ def test_bad_settings_are_refused():
         BatchNormalization(momentum=1.0)
     with pytest.raises(ValueError, match="epsilon must be > 0. Received: 0"):
         BatchNormalization(epsilon=0.0)
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
+def test_kernel_moments_equal_their_definition(dtype):
+    z = tf.constant(np.random.default_rng(6).normal(size=(3, 4, 5, 2)) * 2 + 7, dtype)
+    mean, variance = batch_moments(z)
+    tolerance = 1e-5 if dtype == tf.float32 else 1e-12
+    np.testing.assert_allclose(mean, np.mean(z, (0, 1, 2)), rtol=tolerance)
+    np.testing.assert_allclose(variance, np.var(z.numpy().astype(float), (0, 1, 2)), rtol=tolerance)
+
+
+def test_derivatives_of_kernel_moments_equal_those_of_plain_sums():
+    r = np.random.default_rng(8)
+    z, weight = (tf.constant(r.normal(size=(3, 4, 5, 2))) for _ in range(2))
+
+    def orders(moments):
+        with tf.GradientTape() as outer:
+            outer.watch(z)
+            with tf.GradientTape() as inner:
+                inner.watch(z)
+                mean, variance = moments(z)
+                value = tf.reduce_sum(mean**3 * variance**2)
+            first = inner.gradient(value, z)
+            slope = tf.reduce_sum(weight * first)
+        return first, outer.gradient(slope, z)
+
+    for ours, plain in zip(orders(batch_moments), orders(plain_moments)):
+        np.testing.assert_allclose(ours, plain, rtol=1e-10, atol=1e-13)

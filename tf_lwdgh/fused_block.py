@@ -36,7 +36,12 @@ class _Saved(NamedTuple):
 
 
 def bn_relu_pool(
-    z: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, *, epsilon: float
+    z: tf.Tensor,
+    gamma: tf.Tensor,
+    beta: tf.Tensor,
+    *,
+    epsilon: float,
+    moments: tuple[tf.Tensor, tf.Tensor] | None = None,
 ) -> tf.Tensor:
     """maxpool₂ₓ₂(relu(batch_norm(z))), with batch statistics; differentiable twice.
 
@@ -45,14 +50,17 @@ def bn_relu_pool(
       gamma: [C].
       beta: [C].
       epsilon: added to the variance.
+      moments: z's batch moments, where they are known already; by default `batch_moments(z)`.
 
     Returns:
       [B, H//2, W//2, C].
     """
 
+    known = _constant(batch_moments(z) if moments is None else moments)
+
     @tf.custom_gradient
     def forward(z, gamma, beta):
-        pooled, saved = _forward(*_constant((z, gamma, beta)), epsilon)
+        pooled, saved = _forward(*_constant((z, gamma, beta)), known, epsilon)
 
         def backward(dp):
             dz, dgamma, dbeta = _first(dp, z, gamma, saved)
@@ -67,15 +75,31 @@ def _constant(tensors):
     return tf.nest.map_structure(tf.stop_gradient, tensors)
 
 
-def _forward(z, gamma, beta, epsilon: float) -> tuple[tf.Tensor, _Saved]:
-    mean, variance = moments(z)
+def _forward(z, gamma, beta, moments, epsilon: float) -> tuple[tf.Tensor, _Saved]:
+    mean, variance = moments
     r = tf.math.rsqrt(variance + epsilon)
     pooled, index, top = _pool(z, mean, r, gamma, beta)
     return pooled, _Saved(*_constant((mean, r, index, top)))
 
 
-def moments(z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mean and biased variance [C] of [B, H, W, C], not differentiable; by the fused kernel in float32."""
+def batch_moments(z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and biased variance [C] of [B, H, W, C]; differentiable to any order.
+
+    Forwards by the fused kernel in float32, three times as fast as sums; dz = (dm + 2 (z - m) dv) / M.
+    """
+
+    @tf.custom_gradient
+    def forward(z):
+        def backward(dmean, dvariance):
+            centred = z - tf.reduce_mean(z, [0, 1, 2])
+            return (dmean + 2 * dvariance * centred) / _count(z)
+
+        return _moments(_constant(z)), backward
+
+    return forward(z)
+
+
+def _moments(z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     if z.dtype != tf.float32:
         mean = tf.reduce_mean(z, [0, 1, 2])
         return mean, tf.reduce_mean(tf.square(z - mean), [0, 1, 2])

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
-from tf_lwdgh.fused_block import bn_relu_pool
+from tf_lwdgh import fused_block
 
 _AXES = (0, 1, 2)
 
@@ -88,11 +88,14 @@ class BatchNormalization(keras.layers.Layer):
             mean = tf.convert_to_tensor(self.moving_mean)
             variance = tf.convert_to_tensor(self.moving_variance)
             return self._finish((x - mean) * tf.math.rsqrt(variance + self.epsilon) * gamma + beta)
-        mean, variance = batch_moments(x)
+        mean, variance = self._moments(x)
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             old = tf.convert_to_tensor(moving)
             moving.assign(self.momentum * old + (1 - self.momentum) * batch if self.momentum else batch)
         return self._normalise(x, mean, variance, gamma, beta)
+
+    def _moments(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return batch_moments(x)
 
     def _normalise(self, x, mean, variance, gamma, beta) -> tf.Tensor:
         scaled = tf.math.rsqrt(variance + self.epsilon) * gamma
@@ -120,10 +123,19 @@ class BatchNormReluPool(BatchNormalization):
         super().__init__(**kwargs)
         self.fused = fused
 
+    @property
+    def _plain(self) -> bool:
+        return _plain_only or not self.fused
+
+    def _moments(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return super()._moments(x) if self._plain else fused_block.batch_moments(x)
+
     def _normalise(self, x, mean, variance, gamma, beta) -> tf.Tensor:
-        if not self.fused or _plain_only:
+        if self._plain:
             return super()._normalise(x, mean, variance, gamma, beta)
-        return bn_relu_pool(x, gamma, beta, epsilon=self.epsilon)
+        return fused_block.bn_relu_pool(
+            x, gamma, beta, epsilon=self.epsilon, moments=(mean, variance)
+        )
 
     def _finish(self, y: tf.Tensor) -> tf.Tensor:
         return tf.nn.relu(tf.nn.max_pool2d(y, 2, 2, "VALID"))
