@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import pathlib
 import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from tf_lwdgh import command_line
 
 if TYPE_CHECKING:  # at run time TensorFlow is loaded only after the flags are read
     from tf_lwdgh.converters.problems import Problems
@@ -72,9 +73,15 @@ def output_folder(data_dir: str, name: str, *, overwrite: bool) -> pathlib.Path:
     return folder
 
 
+def load_tensorflow() -> None:
+    """Imports TensorFlow, where that has not been done, without its start-up chatter."""
+    if "tensorflow" not in sys.modules:
+        command_line.start_tensorflow()
+
+
 def run(convert: Callable[[], tuple[DatasetSpec, Problems]], folder: str) -> None:
     """Converts and says what was made; what the user can mend is a message and exit code 2."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # must precede TensorFlow's import
+    load_tensorflow()
     start = time.monotonic()
     try:
         spec, problems = convert()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
+
+from tf_lwdgh.converters import arguments
 
 DESCRIPTION = """\
 Makes the built-in data set `glyphs`, which needs no download: 84×84 colour pictures of characters,
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="Make it anew where it is there.")
     args = parser.parse_args(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # must precede TensorFlow's import
+    arguments.load_tensorflow()
     from tf_lwdgh.converters import glyphs
 
     start = time.monotonic()
