@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tf_lwdgh.conv_block import ConvBlock
 from tf_lwdgh.fused_block import batch_moments, bn_relu_pool
-from tf_lwdgh.layers import BatchNormalization, BatchNormReluPool
+from tf_lwdgh.layers import BatchNormalization
 from tf_lwdgh.layers import batch_moments as plain_moments
 
 EPSILON = 1e-3
@@ -120,9 +121,15 @@ def test_training_false_uses_the_moving_averages():
     np.testing.assert_allclose(layer(x, training=False), expected, rtol=1e-10)
 
 
-@pytest.mark.parametrize("cls", [BatchNormalization, BatchNormReluPool])
-def test_layers_survive_saving_and_loading(cls, tmp_path):
-    model = keras.Sequential([keras.Input((6, 6, 2)), cls(momentum=0.5, epsilon=1e-4)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: BatchNormalization(momentum=0.5, epsilon=1e-4),
+        lambda: ConvBlock(3, suffix="7", epsilon=1e-4, on_images=True),
+    ],
+)
+def test_layers_survive_saving_and_loading(make, tmp_path):
+    model = keras.Sequential([keras.Input((6, 6, 2)), make()])
     x = tf.random.normal([4, 6, 6, 2])
     model(x, training=True)
     model.save(tmp_path / "m.keras")

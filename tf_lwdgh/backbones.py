@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import keras
 
 from tf_lwdgh import config
-from tf_lwdgh.layers import BatchNormalization, BatchNormReluPool
+from tf_lwdgh.conv_block import ConvBlock
+from tf_lwdgh.layers import BatchNormalization
 
 HEAD = "head"
 # The layers keep the last batch's statistics; averaging over tasks and steps is the meta-step's work,
@@ -74,10 +75,11 @@ def convnet4(
     _check("convnet4", image_size, channels, n_way, (filters,) * blocks)
     images = x = keras.Input((image_size, image_size, channels), dtype=dtype, name="images")
     for i in range(1, blocks + 1):
-        x = keras.layers.Conv2D(filters, 3, padding="same", name=f"conv{i}", dtype=dtype)(x)
-        x = BatchNormReluPool(
-            momentum=_NO_MEMORY, epsilon=epsilon, fused=fused, name=f"norm{i}", dtype=dtype
-        )(x)
+        block = ConvBlock(
+            filters, suffix=str(i), epsilon=epsilon, fused=fused, on_images=i == 1,
+            name=f"block{i}", dtype=dtype,
+        )  # fmt: skip
+        x = block(x)
     features = keras.layers.Flatten(name="features", dtype=dtype)(x)
     return _with_head(images, features, n_way, zero_head, dtype, "convnet4")
 

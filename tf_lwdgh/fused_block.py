@@ -23,15 +23,14 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-_DEAD = 4  # the window index that stands for "ReLU is off here"
-
+from tf_lwdgh.pooling import DEAD, channel_dot, channel_sum, first_maximum, gather, route
 
 class _Saved(NamedTuple):
     """What the derivatives need beside z and g; constants to any outer tape."""
 
     mean: tf.Tensor  # [C]
     r: tf.Tensor  # [C]
-    index: tf.Tensor  # [B, H//2, W//2, C] int8: the maximum's place in its window, or _DEAD
+    index: tf.Tensor  # [B, H//2, W//2, C] int8: the maximum's place in its window, or DEAD
     top: tf.Tensor  # [B, H//2, W//2, C]: X
 
 
@@ -117,7 +116,7 @@ def _first(dp, z, gamma, saved: _Saved):
     @tf.custom_gradient
     def gradient(dp, z, gamma):
         fixed = _constant((dp, z, gamma))
-        q = tf.where(saved.index == _DEAD, tf.zeros([], dp.dtype), fixed[0])
+        q = tf.where(saved.index == DEAD, tf.zeros([], dp.dtype), fixed[0])
         db, dg = channel_sum(q), channel_sum(q * saved.top)
         sums = (db, dg)
         dz = _spread(fixed[1], q, fixed[2], saved, sums)
@@ -136,10 +135,10 @@ def _second(cotangents, z, gamma, q, saved: _Saved, sums):
     m, r, top = _count(z), saved.r, saved.top
     total = channel_sum(u)
     along = r * (channel_dot(u, z) - saved.mean * total)
-    at_top = _gather(u, saved.index)
+    at_top = gather(u, saved.index)
     gamma_bar = r * (channel_sum(q * at_top) - total * db / m - along * dg / m)
     q_bar = gamma * r * (at_top - total / m - top * along / m) + ug * top + ub
-    q_bar = tf.where(saved.index == _DEAD, tf.zeros([], q.dtype), q_bar)
+    q_bar = tf.where(saved.index == DEAD, tf.zeros([], q.dtype), q_bar)
     coefficients = (-gamma * r * dg / m, ug - gamma * r * along / m, gamma * gamma_bar * r / m)
     z_bar = _combine(z, u, q, saved, (total / m, along / m), (db / m, dg / m), coefficients)
     return q_bar, z_bar, gamma_bar
@@ -151,57 +150,16 @@ def _count(z: tf.Tensor) -> tf.Tensor:
     return tf.cast(shape[0] * shape[1] * shape[2], z.dtype)
 
 
-def _rows(x: tf.Tensor) -> tf.Tensor:
-    return tf.reshape(x, [-1, x.shape[-1]])
-
-
-def channel_sum(x: tf.Tensor) -> tf.Tensor:
-    """Σ over all but the channels, as a product with ones: the fastest reduction on a CPU."""
-    rows = _rows(x)
-    return tf.matmul(tf.ones([1, tf.shape(rows)[0]], x.dtype), rows)[0]
-
-
-def channel_dot(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """Σ x y over all but the channels."""
-    if x.shape[-1] > 64:  # The product below computes C² sums to keep C of them.
-        return channel_sum(x * y)
-    return tf.linalg.diag_part(tf.matmul(_rows(x), _rows(y), transpose_a=True))
-
-
-def _windows(x: tf.Tensor) -> tf.Tensor:
-    """[B, H, W, C] -> [B, H//2, 2, W//2, 2, C]; an odd last row or column is left out."""
-    height, width, channels = x.shape[1] // 2, x.shape[2] // 2, x.shape[3]
-    even = x[:, : 2 * height, : 2 * width]
-    return tf.reshape(even, [-1, height, 2, width, 2, channels])
-
-
-def _is_top(index: tf.Tensor) -> tf.Tensor:
-    """[B, H//2, W//2, C] -> [B, H//2, 2, W//2, 2, C] bool."""
-    places = tf.constant([[0, 1], [2, 3]], index.dtype)[None, None, :, None, :, None]
-    return index[:, :, None, :, None, :] == places
-
-
-def _route(q: tf.Tensor, index: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """Values at the maxima, 0 elsewhere: [B, H//2, W//2, C] -> the shape of `like`."""
-    spread = tf.where(_is_top(index), q[:, :, None, :, None, :], tf.zeros([], q.dtype))
-    height, width, channels = like.shape[1:]
-    even = tf.reshape(spread, [-1, height // 2 * 2, width // 2 * 2, channels])
-    return tf.pad(even, [[0, 0], [0, height % 2], [0, width % 2], [0, 0]])
-
-
 # The passes over whole arrays; XLA fuses each into one loop.
 
 
 @tf.function(jit_compile=True)
 def _pool(z, mean, r, gamma, beta):
     sign = tf.cast(tf.where(gamma < 0, -1, 1), z.dtype)
-    signed = _windows(z) * sign
-    a, b, c, d = (signed[:, :, i, :, j] for i in (0, 1) for j in (0, 1))
-    top = tf.maximum(tf.maximum(a, b), tf.maximum(c, d))
-    index = tf.where(a == top, 0, tf.where(b == top, 1, tf.where(c == top, 2, 3)))
+    top, index = first_maximum(z * sign)
     x_hat = (top * sign - mean) * r
     pooled = tf.nn.relu(gamma * x_hat + beta)
-    index = tf.where(pooled > 0, index, _DEAD)
+    index = tf.where(pooled > 0, index, DEAD)
     return pooled, tf.cast(index, tf.int8), x_hat
 
 
@@ -212,17 +170,7 @@ def _spread(z, q, gamma, saved, sums):
     count, (db, dg) = _count(z), sums
     scale = gamma * r
     x_hat_part = (z - mean) * (r * scale * dg / count)
-    return _route(q, index, z) * scale - x_hat_part - scale * db / count
-
-
-@tf.function(jit_compile=True)
-def _gather(u, index):
-    """u at the maxima, 0 where ReLU is off: the transpose of `_route`."""
-    w = _windows(u)
-    picked = tf.zeros([], u.dtype)
-    for place, (i, j) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
-        picked += tf.where(index == place, w[:, :, i, :, j], tf.zeros([], u.dtype))
-    return picked
+    return route(q, index, *z.shape[1:3]) * scale - x_hat_part - scale * db / count
 
 
 @tf.function(jit_compile=True)
@@ -231,5 +179,5 @@ def _combine(z, u, q, saved, u_means, dy_means, coefficients):
     mean, r, index, _ = saved
     x_hat = (z - mean) * r
     d = r * (u - u_means[0] - x_hat * u_means[1])
-    e = r * (_route(q, index, z) - dy_means[0] - x_hat * dy_means[1])
+    e = r * (route(q, index, *z.shape[1:3]) - dy_means[0] - x_hat * dy_means[1])
     return coefficients[0] * d + coefficients[1] * e - coefficients[2] * x_hat

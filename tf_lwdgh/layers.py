@@ -13,12 +13,15 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
-from tf_lwdgh import fused_block
-
 _AXES = (0, 1, 2)
 
 
 _plain_only = False
+
+
+def plain_only() -> bool:
+    """Whether `plain_operations` is in force."""
+    return _plain_only
 
 
 @contextlib.contextmanager
@@ -87,63 +90,19 @@ class BatchNormalization(keras.layers.Layer):
         if not training:
             mean = tf.convert_to_tensor(self.moving_mean)
             variance = tf.convert_to_tensor(self.moving_variance)
-            return self._finish((x - mean) * tf.math.rsqrt(variance + self.epsilon) * gamma + beta)
-        mean, variance = self._moments(x)
+            return (x - mean) * tf.math.rsqrt(variance + self.epsilon) * gamma + beta
+        mean, variance = batch_moments(x)
+        self.keep(mean, variance)
+        return (x - mean) * (tf.math.rsqrt(variance + self.epsilon) * gamma) + beta
+
+    def keep(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
+        """Moves the averages towards a batch's statistics, [C] each."""
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             old = tf.convert_to_tensor(moving)
             moving.assign(self.momentum * old + (1 - self.momentum) * batch if self.momentum else batch)
-        return self._normalise(x, mean, variance, gamma, beta)
-
-    def _moments(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return batch_moments(x)
-
-    def _normalise(self, x, mean, variance, gamma, beta) -> tf.Tensor:
-        scaled = tf.math.rsqrt(variance + self.epsilon) * gamma
-        return self._finish((x - mean) * scaled + beta)
-
-    def _finish(self, y: tf.Tensor) -> tf.Tensor:
-        return y
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
     def get_config(self) -> dict:
         return {**super().get_config(), "momentum": self.momentum, "epsilon": self.epsilon}
-
-
-@keras.saving.register_keras_serializable("tf_lwdgh")
-class BatchNormReluPool(BatchNormalization):
-    """BatchNormalization, ReLU and 2×2 max-pooling in one layer: Convnet4's block after the convolution.
-
-    Args:
-      fused: use the hand-derived block with training=True; False differentiates the plain operations.
-    """
-
-    def __init__(self, fused: bool = True, **kwargs) -> None:
-        super().__init__(**kwargs)
-        self.fused = fused
-
-    @property
-    def _plain(self) -> bool:
-        return _plain_only or not self.fused
-
-    def _moments(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return super()._moments(x) if self._plain else fused_block.batch_moments(x)
-
-    def _normalise(self, x, mean, variance, gamma, beta) -> tf.Tensor:
-        if self._plain:
-            return super()._normalise(x, mean, variance, gamma, beta)
-        return fused_block.bn_relu_pool(
-            x, gamma, beta, epsilon=self.epsilon, moments=(mean, variance)
-        )
-
-    def _finish(self, y: tf.Tensor) -> tf.Tensor:
-        return tf.nn.relu(tf.nn.max_pool2d(y, 2, 2, "VALID"))
-
-    def compute_output_shape(self, input_shape):
-        batch, height, width, channels = input_shape
-        halve = lambda size: None if size is None else size // 2  # noqa: E731
-        return (batch, halve(height), halve(width), channels)
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "fused": self.fused}

@@ -73,10 +73,11 @@ class MAML:
         Returns:
           Loss, logits and the batch statistics that 'global' averages (the query set's).
         """
-        support = (episode.support_images, episode.support_labels)
-        adapted = self._adapt(model, params, state, *support, n_way, None, training=True)
+        support = model.prepare(episode.support_images)
+        labels = episode.support_labels
+        adapted = self._adapt(model, params, state, support, labels, n_way, None, training=True)
         logits, state = self._query(
-            model, adapted, state, episode.support_images, episode.query_images, training=True
+            model, adapted, state, support, episode.query_images, training=True
         )
         return TaskResult(cross_entropy(logits, episode.query_labels), logits, state)
 
@@ -107,11 +108,11 @@ class MAML:
         Returns:
           [B, N].
         """
+        support = model.prepare(support_images)
         adapted = self._adapt(
-            model, params, state, support_images, support_labels, n_way, steps, training=False
+            model, params, state, support, support_labels, n_way, steps, training=False
         )
-        images = (support_images, query_images)
-        return self._query(model, adapted, state, *images, training=False)[0]
+        return self._query(model, adapted, state, support, query_images, training=False)[0]
 
     def _adapt(
         self, model, params, state, images, labels, n_way, steps, *, training: bool
