@@ -153,7 +153,7 @@ def _count(z: tf.Tensor) -> tf.Tensor:
 # The passes over whole arrays; XLA fuses each into one loop.
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _pool(z, mean, r, gamma, beta):
     sign = tf.cast(tf.where(gamma < 0, -1, 1), z.dtype)
     top, index = first_maximum(z * sign)
@@ -163,7 +163,7 @@ def _pool(z, mean, r, gamma, beta):
     return pooled, tf.cast(index, tf.int8), x_hat
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _spread(z, q, gamma, saved, sums):
     """dz = g E."""
     mean, r, index, _ = saved
@@ -173,7 +173,7 @@ def _spread(z, q, gamma, saved, sums):
     return route(q, index, *z.shape[1:3]) * scale - x_hat_part - scale * db / count
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _combine(z, u, q, saved, u_means, dy_means, coefficients):
     """z̄ = c₀ D + c₁ E - c₂ x̂."""
     mean, r, index, _ = saved

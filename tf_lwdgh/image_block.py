@@ -173,13 +173,13 @@ def _by_chunks(run: Callable, filters: int, images: tf.Tensor, *others: tf.Tenso
     return results
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _pool(z: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     top, index = first_maximum(z)
     pooled = tf.nn.relu(top + bias)
     return pooled, tf.cast(tf.where(pooled > 0, index, DEAD), tf.int8)
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _route(q: tf.Tensor, index: tf.Tensor, height: int, width: int) -> tf.Tensor:
     return route(q, index, height, width)

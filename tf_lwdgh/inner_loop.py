@@ -115,6 +115,7 @@ def adapt(
     if steps == 0 or not moving:
         return list(params)
 
+    @tf.function(autograph=False, experimental_attributes={"_noinline": True})  # So that all steps are one trace.
     def step(carry: Tensors) -> Tensors:
         return _step(loss, carry, settings, rates, moving)
 

@@ -165,7 +165,7 @@ class MetaStep(tf.Module):
         self.traces = 0
         optimizer.build(self.variables_trained)
 
-    @tf.function
+    @tf.function(autograph=False)
     def __call__(self, episodes: Episode, step: tf.Tensor) -> Metrics:
         """Runs one meta-step and updates the variables.
 

@@ -35,7 +35,7 @@ def route(q: tf.Tensor, index: tf.Tensor, height: int, width: int) -> tf.Tensor:
     return tf.pad(even, [[0, 0], [0, height % 2], [0, width % 2], [0, 0]])
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def gather(u: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     """u at the maxima, 0 where ReLU is off: the transpose of `route`."""
     w = windows(u)
