@@ -15,6 +15,9 @@ Examples:
   Plain MAML on any experiment: a second file on top of the first.
     python -m tf_lwdgh.train --gin_file=gin/tiered_resnet12.gin --gin_file=gin/aggregators/mean.gin
 
+  A profile of a few steps, for TensorBoard:
+    python -m tf_lwdgh.train --gin_file=gin/glyphs.gin --profile --run_dir=runs/profiled
+
 A run folder holds config.gin, operative.gin, metrics.jsonl, checkpoints/, best/ and tensorboard/:
     tensorboard --logdir=runs
 
@@ -44,11 +47,20 @@ def define_flags() -> None:
         "is there already goes on.",
         data_dir_default="data",
     )
+    flags.DEFINE_bool(
+        "profile", False, "Write a profile of a few steps, once the first are over, to the run's "
+        "tensorboard/. TensorBoard shows it where the package xprof is installed.",
+    )  # fmt: skip
     flags.adopt_module_key_flags(command_line)  # --help shows those too
 
 
 def train(
-    gin_files: Sequence[str], gin_params: Sequence[str], run_dir: str | None, data_dir: str
+    gin_files: Sequence[str],
+    gin_params: Sequence[str],
+    run_dir: str | None,
+    data_dir: str,
+    *,
+    profile: bool = False,
 ) -> None:
     """Trains.
 
@@ -57,6 +69,7 @@ def train(
       gin_params: single bindings.
       run_dir: the run's folder; None: by the names of the gin files.
       data_dir: the folder of data sets.
+      profile: whether to profile a few steps.
 
     Raises:
       ValueError: a setting is wrong.
@@ -80,7 +93,7 @@ def train(
     refuse_idle_bindings(gin_params)
     with run_lock(run_dir):
         trainer = Trainer(assembly, run_dir, settings)
-        at = trainer.run(stop=command_line.stop_on_signal())
+        at = trainer.run(stop=command_line.stop_on_signal(), profile=profile)
     if at.best_step:
         print(
             f"best validation accuracy {100 * at.best_accuracy:.2f} % at step {at.best_step}\n"
@@ -99,7 +112,7 @@ def main(argv: Sequence[str]) -> None:
     with command_line.clean_errors(PROGRAM):
         if len(argv) > 1:
             raise ValueError(f"no such argument: {' '.join(argv[1:])}. Example: {_EXAMPLE}")
-        train(args.gin_file, args.gin_param, args.run_dir, args.data_dir)
+        train(args.gin_file, args.gin_param, args.run_dir, args.data_dir, profile=args.profile)
 
 
 if __name__ == "__main__":

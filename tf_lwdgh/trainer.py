@@ -19,6 +19,7 @@ from tf_lwdgh.checkpoints import CheckpointFolder
 from tf_lwdgh.evaluation import Evaluator, evaluate, mean_and_interval
 from tf_lwdgh.experiment import CONFIG_FILE, Assembly
 from tf_lwdgh.pictures import episode_picture
+from tf_lwdgh.profiling import Profiler, choose_steps
 from tf_lwdgh.progress import Progress, StepClock
 from tf_lwdgh.trainer_config import TrainerConfig
 from tf_lwdgh.types import Episode
@@ -82,14 +83,22 @@ class Trainer:
         self._picture_episode: Episode | None = None
 
     def run(
-        self, *, stop: Callable[[], bool] = lambda: False, progress: Progress | None = None
+        self,
+        *,
+        stop: Callable[[], bool] = lambda: False,
+        progress: Progress | None = None,
+        profile: bool = False,
     ) -> Progression:
         """Trains to the end, or saves at the end of the window in which `stop` says so.
 
+        With `profile` a few of the steps are profiled; that changes no number but the speed.
+
         Raises:
           TrainingDiverged: the loss or an update was not finite.
+          ValueError: too few steps are left to profile any.
         """
         total = self.assembly.total_steps
+        profiled = choose_steps(self.at.step, total) if profile else range(0)
         progress = progress or Progress(
             total=total,
             done=self.at.step,
@@ -103,12 +112,13 @@ class Trainer:
             return self.at
         validation = self._validation_tasks()
         batches = self._training_batches()
-        with summaries.RunLog(self.run_dir, resumed_at=self.at.step) as log, progress:
+        profiler = Profiler(self.run_dir, profiled, progress.note)
+        with summaries.RunLog(self.run_dir, resumed_at=self.at.step) as log, progress, profiler:
             self._introduce(log)
-            self._loop(batches, validation, log, progress, stop)
+            self._loop(batches, validation, log, progress, profiler, stop)
         return self.at
 
-    def _loop(self, batches, validation, log, progress, stop) -> None:
+    def _loop(self, batches, validation, log, progress, profiler, stop) -> None:
         clock = StepClock(self.assembly.outer.meta_batch_size)
         progress.note("building the graph: the first step takes longer …")
         first = True
@@ -116,14 +126,16 @@ class Trainer:
             start, end = self.at.step, self._next_boundary(self.at.step)
             window = []
             for step in range(start, end):
-                window.append(self.meta_step(next(batches), tf.constant(step, tf.int64)))
+                with profiler.step(step):
+                    window.append(self.meta_step(next(batches), tf.constant(step, tf.int64)))
                 progress.advance()
-                if first:  # leaves the tracing out of the speed
-                    first = False
+                if first:
                     self._write_operative()
+                if first or step in profiler.steps:  # leaves tracing and profile out of the speed
                     clock.start()
                 else:
                     clock.count(1)
+                first = False
             arrays = readback.read(window)
             speed = clock.tasks_per_second()
             self._check_finite(arrays, start + 1)
