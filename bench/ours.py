@@ -19,6 +19,7 @@ from tf_lwdgh.algorithms import MAML
 from tf_lwdgh.inner_loop import InnerLoop
 from tf_lwdgh.meta_step import MetaStep, OuterLoop, task_gradients
 from tf_lwdgh.schedules import ExploreExploit
+from tf_lwdgh.task_execution import MODES, TaskExecution
 from tf_lwdgh.threads import Threads
 from tf_lwdgh.types import Episode
 
@@ -36,6 +37,7 @@ class Ours:
         self, w: workloads.Workload, arrays: worker.Arrays, args: argparse.Namespace
     ) -> None:
         keras_model = self._model(w, args)
+        self.execution = TaskExecution(mode=args.mode, xla=args.xla)
         loop = InnerLoop(
             steps=w.inner_steps, inner_lr=w.inner_lr, adapt_batch_norm=True, memory=args.memory
         )
@@ -47,6 +49,7 @@ class Ours:
             optimizer=keras.optimizers.Adam(0.001),
             settings=OuterLoop(meta_batch_size=w.tasks),
             seed=0,
+            execution=self.execution,
         )
         self.model = self.meta_step.model
         for name, variable in zip(self.model.names, self.model.variables):
@@ -57,14 +60,19 @@ class Ours:
 
     @staticmethod
     def _model(w: workloads.Workload, args: argparse.Namespace):
-        sizes = dict(image_size=w.image_size, channels=w.channels, n_way=w.n_way, dtype=args.dtype)
+        sizes = dict(image_size=w.image_size, channels=w.channels, n_way=w.n_way)
+        sizes["dtype"] = args.products or args.dtype
+        sizes["fused"] = not args.plain
         if w.backbone == "convnet4":
-            return backbones.convnet4(**sizes, filters=w.filters, fused=not args.plain)
+            return backbones.convnet4(**sizes, filters=w.filters)
         return backbones.resnet12(**sizes)
 
     def gradients(self) -> worker.Arrays:
-        run = tf.function(lambda e: task_gradients(self.model, self.algorithm, e)[0])
+        run = tf.function(lambda e: self._gradients(e))
         return {n: g.numpy() for n, g in zip(self.model.names, run(self.episodes))}
+
+    def _gradients(self, episodes: Episode):
+        return task_gradients(self.model, self.algorithm, episodes, execution=self.execution)[0]
 
     def step(self) -> None:
         metrics = self.meta_step(self.episodes, tf.constant(self.steps, tf.int64))
@@ -87,8 +95,7 @@ class Ours:
 
         shape = [episodes.query_labels.shape[1], self.model.n_way]
         signature = tf.TensorSpec(shape, params[0].dtype)
-        cores = len(os.sched_getaffinity(0))
-        return tf.map_fn(one, episodes, fn_output_signature=signature, parallel_iterations=cores)
+        return self.execution.over(one, episodes, signature)
 
 
 if __name__ == "__main__":
@@ -96,9 +103,13 @@ if __name__ == "__main__":
     parser.add_argument("--plain", action="store_true", help="differentiate plain operations")
     parser.add_argument("--memory", default="store", choices=("store", "recompute"))
     parser.add_argument("--aggregator", default="lwdgh", choices=tuple(AGGREGATORS))
+    parser.add_argument("--mode", default="map", choices=MODES, help="how the tasks run")
+    parser.add_argument("--xla", action="store_true", help="compile each task")
+    parser.add_argument("--products", help="a Keras dtype policy, such as mixed_bfloat16")
     parser.add_argument("--intra_op", type=int, help="threads an operation")
     parser.add_argument("--inter_op", type=int, help="operations at once")
-    known, _ = parser.parse_known_args()
-    Threads(inter_op=known.inter_op, intra_op=known.intra_op).apply()
+    known, rest = parser.parse_known_args()
+    tasks = workloads.parse(rest[rest.index("--workload") + 1]).tasks
+    Threads(inter_op=known.inter_op, intra_op=known.intra_op).apply(tasks)
     packages = {p: importlib.metadata.version(p) for p in ("tensorflow", "keras", "numpy")}
     worker.serve(Ours, packages, parser)

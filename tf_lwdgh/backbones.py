@@ -12,12 +12,14 @@ import keras
 
 from tf_lwdgh import config
 from tf_lwdgh.conv_block import ConvBlock
-from tf_lwdgh.layers import BatchNormalization
+from tf_lwdgh.convolution import Convolution
+from tf_lwdgh.residual_layers import AddLeakyPool, NormLeakyRelu
 
 HEAD = "head"
 # The layers keep the last batch's statistics; averaging over tasks and steps is the meta-step's work,
 # since a layer sees one task at a time.
 _NO_MEMORY = 0.0
+_SLOPE = 0.1  # of Resnet12's LeakyReLU
 
 
 def _check(name: str, image_size: int, channels: int, n_way: int, widths: Sequence[int]) -> None:
@@ -34,9 +36,19 @@ def _check(name: str, image_size: int, channels: int, n_way: int, widths: Sequen
         )
 
 
+def _full(dtype: str) -> str:
+    """The dtype of everything but the convolutions' products."""
+    return keras.DTypePolicy(dtype).variable_dtype
+
+
+def _products(dtype: str) -> str:
+    """The dtype of the convolutions' products."""
+    return keras.DTypePolicy(dtype).compute_dtype
+
+
 def _with_head(images, features, n_way: int, zero_head: bool, dtype: str, name: str) -> keras.Model:
     initializer = "zeros" if zero_head else "glorot_uniform"
-    head = keras.layers.Dense(n_way, kernel_initializer=initializer, name=HEAD, dtype=dtype)
+    head = keras.layers.Dense(n_way, kernel_initializer=initializer, name=HEAD, dtype=_full(dtype))
     return keras.Model(images, head(features), name=name)
 
 
@@ -64,7 +76,8 @@ def convnet4(
       epsilon: BatchNorm's.
       fused: use the hand-derived block (False: plain differentiation, slower).
       zero_head: start the head at zero.
-      dtype: a Keras dtype policy; 'float64' for checks.
+      dtype: a Keras dtype policy: 'float32'; 'mixed_bfloat16' or 'mixed_float16', which lower the
+        convolutions' products and nothing else; 'float64' for checks.
 
     Returns:
       A Keras model.
@@ -73,37 +86,32 @@ def convnet4(
       ValueError: a size is below 1, or the image is too small for the poolings.
     """
     _check("convnet4", image_size, channels, n_way, (filters,) * blocks)
-    images = x = keras.Input((image_size, image_size, channels), dtype=dtype, name="images")
+    images = x = keras.Input((image_size, image_size, channels), dtype=_full(dtype), name="images")
     for i in range(1, blocks + 1):
         block = ConvBlock(
             filters, suffix=str(i), epsilon=epsilon, fused=fused, on_images=i == 1,
-            name=f"block{i}", dtype=dtype,
+            product_dtype=_products(dtype), name=f"block{i}", dtype=_full(dtype),
         )  # fmt: skip
         x = block(x)
-    features = keras.layers.Flatten(name="features", dtype=dtype)(x)
+    features = keras.layers.Flatten(name="features", dtype=_full(dtype))(x)
     return _with_head(images, features, n_way, zero_head, dtype, "convnet4")
 
 
-def _conv_norm(x, filters: int, size: int, name: str, epsilon: float, dtype: str):
-    x = keras.layers.Conv2D(
-        filters, size, padding="same", use_bias=False, name=f"{name}_conv", dtype=dtype,
+def _conv_norm(x, filters: int, size: int, name: str, slope: float, dtype: str, norm: dict):
+    x = Convolution(
+        filters, size, _products(dtype), use_bias=False, name=f"{name}_conv", dtype=_full(dtype),
         kernel_initializer="he_normal",
     )(x)  # fmt: skip
-    return BatchNormalization(
-        momentum=_NO_MEMORY, epsilon=epsilon, name=f"{name}_norm", dtype=dtype
-    )(x)
+    return NormLeakyRelu(slope, momentum=_NO_MEMORY, name=f"{name}_norm", **norm)(x)
 
 
-def _residual_block(x, filters: int, name: str, epsilon: float, dtype: str):
-    def leaky(y, i):
-        return keras.layers.LeakyReLU(0.1, name=f"{name}_relu{i}", dtype=dtype)(y)
-
-    shortcut = _conv_norm(x, filters, 1, f"{name}_shortcut", epsilon, dtype)
-    x = leaky(_conv_norm(x, filters, 3, f"{name}_1", epsilon, dtype), 1)
-    x = leaky(_conv_norm(x, filters, 3, f"{name}_2", epsilon, dtype), 2)
-    x = _conv_norm(x, filters, 3, f"{name}_3", epsilon, dtype)
-    x = leaky(keras.layers.Add(name=f"{name}_add", dtype=dtype)([x, shortcut]), 3)
-    return keras.layers.MaxPooling2D(2, name=f"{name}_pool", dtype=dtype)(x)
+def _residual_block(x, filters: int, name: str, dtype: str, norm: dict):
+    shortcut = _conv_norm(x, filters, 1, f"{name}_shortcut", 1.0, dtype, norm)
+    x = _conv_norm(x, filters, 3, f"{name}_1", _SLOPE, dtype, norm)
+    x = _conv_norm(x, filters, 3, f"{name}_2", _SLOPE, dtype, norm)
+    x = _conv_norm(x, filters, 3, f"{name}_3", 1.0, dtype, norm)
+    settings = {"fused": norm["fused"], "dtype": norm["dtype"]}
+    return AddLeakyPool(_SLOPE, name=f"{name}_end", **settings)([x, shortcut])
 
 
 @config.configurable
@@ -114,6 +122,7 @@ def resnet12(
     n_way: int = 5,
     widths: Sequence[int] = (64, 128, 256, 512),
     epsilon: float = 1e-5,
+    fused: bool = True,
     zero_head: bool = False,
     dtype: str = "float32",
 ) -> keras.Model:
@@ -129,8 +138,10 @@ def resnet12(
       n_way: width of the head.
       widths: filters of each block.
       epsilon: BatchNorm's.
+      fused: use the hand-derived blocks (False: plain differentiation, slower).
       zero_head: start the head at zero.
-      dtype: a Keras dtype policy; 'float64' for checks.
+      dtype: a Keras dtype policy: 'float32'; 'mixed_bfloat16' or 'mixed_float16', which lower the
+        convolutions' products and nothing else; 'float64' for checks.
 
     Returns:
       A Keras model.
@@ -139,8 +150,9 @@ def resnet12(
       ValueError: a size is below 1, or the image is too small for the poolings.
     """
     _check("resnet12", image_size, channels, n_way, widths)
-    images = x = keras.Input((image_size, image_size, channels), dtype=dtype, name="images")
+    images = x = keras.Input((image_size, image_size, channels), dtype=_full(dtype), name="images")
+    norm = {"epsilon": epsilon, "fused": fused, "dtype": _full(dtype)}
     for i, filters in enumerate(widths, 1):
-        x = _residual_block(x, filters, f"block{i}", epsilon, dtype)
-    features = keras.layers.GlobalAveragePooling2D(name="features", dtype=dtype)(x)
+        x = _residual_block(x, filters, f"block{i}", dtype, norm)
+    features = keras.layers.GlobalAveragePooling2D(name="features", dtype=_full(dtype))(x)
     return _with_head(images, features, n_way, zero_head, dtype, "resnet12")

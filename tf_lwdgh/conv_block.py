@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from tf_lwdgh import fused_block, image_block
+from tf_lwdgh.convolution import Convolution, convolve
 from tf_lwdgh.image_block import Patches
 from tf_lwdgh.layers import BatchNormalization, plain_only
 
@@ -28,6 +29,7 @@ class ConvBlock(keras.layers.Layer):
       fused: use the hand-derived blocks with training=True; False differentiates the plain operations.
       on_images: the input is images, which no gradient is asked of: the fused block then gives none,
         and computes what depends on them alone once (`patches`).
+      product_dtype: of the convolution's products; None: the layer's own.
     """
 
     def __init__(
@@ -37,13 +39,14 @@ class ConvBlock(keras.layers.Layer):
         epsilon: float = 1e-5,
         fused: bool = True,
         on_images: bool = False,
+        product_dtype: str | None = None,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
         self.filters, self.suffix, self.epsilon = filters, suffix, epsilon
-        self.fused, self.on_images = fused, on_images
+        self.fused, self.on_images, self.product_dtype = fused, on_images, product_dtype
         inner = {"dtype": self.dtype_policy}
-        self.conv = keras.layers.Conv2D(filters, 3, padding="same", name=f"conv{suffix}", **inner)
+        self.conv = Convolution(filters, 3, product_dtype, name=f"conv{suffix}", **inner)
         # It keeps the last batch's statistics; averaging over tasks and steps is the meta-step's work.
         self.norm = BatchNormalization(momentum=0.0, epsilon=epsilon, name=f"norm{suffix}", **inner)
 
@@ -78,14 +81,11 @@ class ConvBlock(keras.layers.Layer):
         if self.on_images:
             patches = self.patches(x) if patches is None else patches
             pooled, mean, variance = image_block.conv_norm_relu_pool(
-                x, patches, kernel, gamma, beta, epsilon=self.epsilon
+                x, patches, kernel, gamma, beta, epsilon=self.epsilon, dtype=self.product_dtype
             )
         else:
-            z = tf.nn.conv2d(x, kernel, 1, "SAME")
-            mean, variance = moments = fused_block.batch_moments(z)
-            pooled = fused_block.bn_relu_pool(
-                z, gamma, beta, epsilon=self.epsilon, moments=moments
-            )
+            z = convolve(x, kernel, self.product_dtype)
+            pooled, mean, variance = fused_block.bn_relu_pool(z, gamma, beta, epsilon=self.epsilon)
         self.norm.keep(mean + bias, variance)
         return pooled
 
@@ -95,5 +95,5 @@ class ConvBlock(keras.layers.Layer):
         return (batch, halve(height), halve(width), self.filters)
 
     def get_config(self) -> dict:
-        own = ("filters", "suffix", "epsilon", "fused", "on_images")
+        own = ("filters", "suffix", "epsilon", "fused", "on_images", "product_dtype")
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}

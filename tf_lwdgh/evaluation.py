@@ -20,7 +20,7 @@ import tensorflow as tf
 from tf_lwdgh import config
 from tf_lwdgh.algorithms import Algorithm, cross_entropy
 from tf_lwdgh.functional import FunctionalModel
-from tf_lwdgh.threads import cores
+from tf_lwdgh.task_execution import TaskExecution
 from tf_lwdgh.types import Episode
 
 
@@ -173,7 +173,7 @@ class Evaluator(tf.Module):
         self.model = FunctionalModel(keras_model)
         self.algorithm, self.inner_steps, self.n_way = algorithm, inner_steps, n_way
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def __call__(self, episodes: Episode) -> dict[str, tf.Tensor]:
         """'loss' [T] in nats and 'predictions' [T, N*Q] int32 of T tasks."""
         params, state = self.model.values(), self.model.state()
@@ -196,9 +196,7 @@ class Evaluator(tf.Module):
 
         labels = tf.TensorSpec(episodes.query_labels.shape[1:], tf.int32)
         signature = {"loss": tf.TensorSpec([], tf.float32), "predictions": labels}
-        return tf.map_fn(
-            one, episodes, fn_output_signature=signature, parallel_iterations=cores()
-        )
+        return TaskExecution().over(one, episodes, signature)
 
 
 def evaluate(

@@ -22,6 +22,7 @@ from tf_lwdgh.images import ImageConfig
 from tf_lwdgh.meta_step import MetaStep, OuterLoop
 from tf_lwdgh.optimizers import LearningRate
 from tf_lwdgh.pipeline import PipelineConfig
+from tf_lwdgh.task_execution import TaskExecution
 from tf_lwdgh.trainer_config import TrainerConfig  # noqa: F401  (a run's config.gin binds it)
 
 CONFIG_FILE = "config.gin"
@@ -196,6 +197,7 @@ class Assembly:
                 aggregator=self.experiment.aggregator,
                 optimizer=optimizer,
                 settings=self.outer,
+                execution=TaskExecution(),
                 seed=self.experiment.seed,
             )
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tf_lwdgh.convolution import convolve, filter_gradient
 from tf_lwdgh.pooling import DEAD, channel_sum, first_maximum, gather, route
 
 _CHUNK_BYTES = 2**24  # of z at a time: it stays in the cache, and a large query set costs little memory
@@ -52,10 +53,10 @@ def patch_moments(images: tf.Tensor) -> Patches:
     # Moments about a point near the mean lose no digits; one lane more of ones counts and sums.
     centre = tf.tile(tf.reduce_mean(images, [0, 1, 2]), [9])
     offset = tf.concat([-centre, tf.ones([1], images.dtype), tf.zeros([lanes - size - 1], images.dtype)], 0)
-    cut = cut.reshape(3, 3, images.shape[-1], lanes)
+    cut = tf.constant(cut.reshape(3, 3, images.shape[-1], lanes))
 
     def product(chunk: tf.Tensor) -> tf.Tensor:
-        rows = tf.reshape(tf.nn.bias_add(_convolve(chunk, cut), offset), [-1, lanes])
+        rows = tf.reshape(tf.nn.bias_add(convolve(chunk, cut), offset), [-1, lanes])
         return tf.matmul(rows, rows, transpose_a=True)
 
     total = tf.add_n(_by_chunks(product, lanes, images))
@@ -72,6 +73,7 @@ def conv_norm_relu_pool(
     beta: tf.Tensor,
     *,
     epsilon: float,
+    dtype: str | None = None,
 ) -> Output:
     """The block; differentiable to any order in the moments, twice in all but the images.
 
@@ -84,23 +86,27 @@ def conv_norm_relu_pool(
       gamma: [F].
       beta: [F].
       epsilon: added to the variance.
+      dtype: of the convolution's products; None: the images'.
     """
     flat = tf.reshape(kernel, [-1, kernel.shape[-1]])
     mean = tf.linalg.matvec(flat, patches.mean, transpose_a=True)
     variance = tf.reduce_sum(flat * tf.matmul(patches.covariance, flat), 0)
     variance = tf.maximum(variance, 0)  # Rounding can take it below.
     scale = gamma * tf.math.rsqrt(variance + epsilon)
-    pooled = conv_relu_pool(images, kernel * scale, beta - mean * scale)
+    pooled = conv_relu_pool(images, kernel * scale, beta - mean * scale, dtype)
     return Output(pooled, mean, variance)
 
 
-def conv_relu_pool(images: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+def conv_relu_pool(
+    images: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, dtype: str | None = None
+) -> tf.Tensor:
     """maxpool₂ₓ₂(relu(images ∗ kernel + bias)); differentiable twice in kernel and bias.
 
     Args:
       images: [B, H, W, C]; a constant.
       kernel: [3, 3, C, F].
       bias: [F].
+      dtype: of the convolution's products; None: the images'.
 
     Returns:
       [B, H//2, W//2, F].
@@ -111,48 +117,35 @@ def conv_relu_pool(images: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.
     def forward(kernel, bias):
         fixed = tf.stop_gradient(kernel), tf.stop_gradient(bias)
         filters = kernel.shape[-1]
-        parts = _by_chunks(lambda x: _pool(_convolve(x, fixed[0]), fixed[1]), filters, images)
+        parts = _by_chunks(
+            lambda x: _pool(convolve(x, fixed[0], dtype), fixed[1]), filters, images
+        )
         pooled, index = (tf.stop_gradient(tf.concat(x, 0)) for x in zip(*parts))
-        return pooled, lambda dp: _first(dp, images, index, filters)
+        return pooled, lambda dp: _first(dp, images, index, filters, dtype)
 
     return forward(kernel, bias)
 
 
-def _first(dp: tf.Tensor, images: tf.Tensor, index: tf.Tensor, filters: int):
+def _first(dp: tf.Tensor, images: tf.Tensor, index: tf.Tensor, filters: int, dtype: str | None):
     """(dw, dc), as an operation of its own so that it can be differentiated once more."""
 
-    def alive(q):
-        return tf.where(index == DEAD, tf.zeros([], q.dtype), q)
+    def sums(x, q, i):
+        dz = _route(q, i, *x.shape[1:3], dtype or x.dtype)
+        return filter_gradient(x, dz, 3, dtype), channel_sum(_alive(q, i))
 
     @tf.custom_gradient
     def gradient(dp):
-        q = alive(tf.stop_gradient(dp))
-        parts = _by_chunks(_filter_gradient, filters, images, q, index)
+        parts = _by_chunks(sums, filters, images, tf.stop_gradient(dp), index)
 
         def backward(u, e):
             def part(x, i):
-                return gather(_convolve(x, u), i)
+                return _gather(convolve(x, u, dtype), e, i)
 
-            # Where ReLU is off `gather` gives 0 already.
-            return tf.concat(_by_chunks(part, filters, images, index), 0) + alive(e)
+            return tf.concat(_by_chunks(part, filters, images, index), 0)
 
-        return (tf.add_n(parts), channel_sum(q)), backward
+        return tuple(tf.add_n(x) for x in zip(*parts)), backward
 
     return gradient(dp)
-
-
-def _convolve(x: tf.Tensor, kernel) -> tf.Tensor:
-    return tf.nn.conv2d(x, kernel, 1, "SAME")
-
-
-def _filter_gradient(x: tf.Tensor, q: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    return tf.raw_ops.Conv2DBackpropFilter(
-        input=x,
-        filter_sizes=[3, 3, x.shape[-1], q.shape[-1]],
-        out_backprop=_route(q, index, *x.shape[1:3]),
-        strides=[1, 1, 1, 1],
-        padding="SAME",
-    )
 
 
 def _by_chunks(run: Callable, filters: int, images: tf.Tensor, *others: tf.Tensor) -> list:
@@ -175,11 +168,21 @@ def _by_chunks(run: Callable, filters: int, images: tf.Tensor, *others: tf.Tenso
 
 @tf.function(jit_compile=True, autograph=False)
 def _pool(z: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    top, index = first_maximum(z)
+    top, index = first_maximum(tf.cast(z, bias.dtype))
     pooled = tf.nn.relu(top + bias)
     return pooled, tf.cast(tf.where(pooled > 0, index, DEAD), tf.int8)
 
 
 @tf.function(jit_compile=True, autograph=False)
-def _route(q: tf.Tensor, index: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    return route(q, index, height, width)
+def _route(q: tf.Tensor, index: tf.Tensor, height: int, width: int, dtype: str) -> tf.Tensor:
+    return tf.cast(route(q, index, height, width), dtype)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _alive(q: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    return tf.where(index == DEAD, tf.zeros([], q.dtype), q)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _gather(z: tf.Tensor, bias: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    return _alive(gather(tf.cast(z, bias.dtype), index) + bias, index)

@@ -37,6 +37,8 @@ class InnerLoop:
       adapt_batch_norm: whether BatchNorm's scales and offsets move.
       memory: 'store' keeps every step's activations for the outer gradient; 'recompute' keeps only the
         parameters of each step and computes the activations again, one step at a time.
+      loss_scale: the loss is multiplied and its gradient divided by it, so that gradients in float16
+        don't vanish; a power of 2 loses nothing.
     """
 
     steps: int = 5
@@ -46,6 +48,7 @@ class InnerLoop:
     second_order: bool = True
     adapt_batch_norm: bool = False
     memory: str = "store"
+    loss_scale: float = 1.0
 
     def __post_init__(self) -> None:
         rates = self._patterns().values()
@@ -54,6 +57,7 @@ class InnerLoop:
             ("inner_lr", all(math.isfinite(r) and r >= 0 for r in rates), "must be >= 0, finite"),
             ("momentum", 0 <= self.momentum < 1, "must be in [0, 1)"),
             ("weight_decay", self.weight_decay >= 0, "must be >= 0"),
+            ("loss_scale", 0 < self.loss_scale < math.inf, "must be > 0, finite"),
             ("memory", self.memory in MEMORY, f"must be one of {', '.join(MEMORY)}"),
         )
         for name, holds, rule in checks:
@@ -139,8 +143,10 @@ def _step(
     at = [params[i] for i in moving]
     with tf.GradientTape() as tape:
         tape.watch(at)
-        value = loss(params)
+        value = settings.loss_scale * loss(params)
     gradients = tape.gradient(value, at, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    if settings.loss_scale != 1:
+        gradients = [g / settings.loss_scale for g in gradients]
     if not settings.second_order:
         gradients = [tf.stop_gradient(g) for g in gradients]
     if settings.weight_decay:

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 import keras
 import tensorflow as tf
 
-from tf_lwdgh import config, threads, trees
+from tf_lwdgh import config, trees
 from tf_lwdgh.aggregators import Aggregator
 from tf_lwdgh.algorithms import Algorithm, accuracy
 from tf_lwdgh.collectives import Collective
 from tf_lwdgh.functional import FunctionalModel
 from tf_lwdgh.schedules import Clock
+from tf_lwdgh.task_execution import TaskExecution
 from tf_lwdgh.types import Episode, Tensors
 
 Metrics = dict[str, tf.Tensor]
@@ -32,7 +33,7 @@ class OuterLoop:
       clip_value: bound on every element of the update, or None.
       clip_norm: bound on the update's norm over all variables, or None.
       statistics_momentum: how slowly the averages of batch_norm='global' move, in [0, 1).
-      parallel_tasks: how many tasks run at once; None: as many as there are cores.
+      loss_scale: a task's loss is multiplied and its outer gradient divided by it, for float16.
     """
 
     meta_batch_size: int = 4
@@ -41,12 +42,12 @@ class OuterLoop:
     clip_value: float | None = 10.0
     clip_norm: float | None = None
     statistics_momentum: float = 0.99
-    parallel_tasks: int | None = None
+    loss_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("meta_batch_size", "steps_per_epoch", "epochs", "parallel_tasks"):
+        for name in ("meta_batch_size", "steps_per_epoch", "epochs"):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if value < 1:
                 raise ValueError(f"OuterLoop.{name} must be at least 1. Received: {value}.")
         for name in ("clip_value", "clip_norm"):
             value = getattr(self, name)
@@ -54,6 +55,10 @@ class OuterLoop:
                 raise ValueError(
                     f"OuterLoop.{name} must be > 0, or None for no clipping. Received: {value}."
                 )
+        if not 0 < self.loss_scale < math.inf:
+            raise ValueError(
+                f"OuterLoop.loss_scale must be > 0 and finite. Received: {self.loss_scale}."
+            )
         if not 0 <= self.statistics_momentum < 1:
             raise ValueError(
                 "OuterLoop.statistics_momentum must be in [0, 1). "
@@ -68,7 +73,8 @@ def task_gradients(
     *,
     params: Tensors | None = None,
     state: Tensors | None = None,
-    parallel_tasks: int | None = None,
+    execution: TaskExecution | None = None,
+    loss_scale: float = 1.0,
 ) -> tuple[Tensors, Metrics, Tensors]:
     """Each task's outer gradient, ∂L_Q(θ')/∂θ.
 
@@ -78,7 +84,8 @@ def task_gradients(
       episodes: a meta-batch, every tensor with a leading axis T.
       params: the meta-parameters; the model's by default.
       state: BatchNorm's averages; the model's by default.
-      parallel_tasks: how many tasks run at once.
+      execution: how the tasks run; side by side by default.
+      loss_scale: see OuterLoop.
 
     Returns:
       One gradient [T, *shape] for each variable that the algorithm trains; 'loss' and 'accuracy' [T];
@@ -96,8 +103,11 @@ def task_gradients(
             for i, value in zip(trained, wanted):
                 at[i] = value
             result = algorithm.task(model, at, state, episode)
+            scaled = loss_scale * result.loss
         zero = tf.UnconnectedGradients.ZERO
-        gradients = tape.gradient(result.loss, wanted, unconnected_gradients=zero)
+        gradients = tape.gradient(scaled, wanted, unconnected_gradients=zero)
+        if loss_scale != 1:
+            gradients = [g / loss_scale for g in gradients]
         hits = accuracy(result.logits, episode.query_labels)
         return gradients, {"loss": result.loss, "accuracy": hits}, list(result.state)
 
@@ -106,12 +116,7 @@ def task_gradients(
         {"loss": tf.TensorSpec([], params[0].dtype), "accuracy": tf.TensorSpec([], tf.float32)},
         [tf.TensorSpec(s.shape, s.dtype) for s in state],
     )
-    return tf.map_fn(
-        one_task,
-        episodes,
-        fn_output_signature=signature,
-        parallel_iterations=parallel_tasks or threads.cores(),
-    )
+    return (execution or TaskExecution()).over(one_task, episodes, signature)
 
 
 class MetaStep(tf.Module):
@@ -127,6 +132,7 @@ class MetaStep(tf.Module):
       optimizer: any Keras optimizer, without its own clipping.
       settings: the outer loop's.
       seed: of the explore-exploit draws.
+      execution: how the tasks run; side by side by default.
 
     Raises:
       ValueError: the optimizer clips, or a unit or rate pattern is wrong.
@@ -141,6 +147,7 @@ class MetaStep(tf.Module):
         optimizer: keras.optimizers.Optimizer,
         settings: OuterLoop,
         seed: int,
+        execution: TaskExecution | None = None,
     ) -> None:
         super().__init__(name="meta_step")
         for clip in ("clipnorm", "clipvalue", "global_clipnorm"):
@@ -155,6 +162,7 @@ class MetaStep(tf.Module):
         self.optimizer = optimizer
         self.settings = settings
         self.seed = seed
+        self.execution = execution or TaskExecution()
         trained = algorithm.trained(self.model)
         self.variables_trained = [v for v, yes in zip(self.model.variables, trained) if yes]
         names = [n for n, yes in zip(self.model.names, trained) if yes]
@@ -186,7 +194,11 @@ class MetaStep(tf.Module):
     def _replica_step(self, episodes: Episode, step: tf.Tensor) -> Metrics:
         collective = Collective()
         gradients, task_metrics, statistics = task_gradients(
-            self.model, self.algorithm, episodes, parallel_tasks=self.settings.parallel_tasks
+            self.model,
+            self.algorithm,
+            episodes,
+            execution=self.execution,
+            loss_scale=self.settings.loss_scale,
         )
         clock = Clock(
             step,

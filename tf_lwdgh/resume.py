@@ -7,7 +7,7 @@ from collections.abc import Mapping
 # Bindings that change no number that is trained or logged under a step.
 HARMLESS = (
     "PipelineConfig.", "Evaluation.", "Threads.", "TrainerConfig.keep_checkpoints",
-    "OuterLoop.parallel_tasks", "InnerLoop.memory",
+    "TaskExecution.parallel_tasks", "InnerLoop.memory",
 )  # fmt: skip
 LENGTH = "OuterLoop.epochs"
 

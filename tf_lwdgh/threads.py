@@ -1,4 +1,4 @@
-"""Thread pools for many small tasks side by side: one task a core, one thread an operation."""
+"""TensorFlow's thread pools: one task a core and one thread an operation, or all cores for one task."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _log = logging.getLogger(__name__)
 class Threads:
     """TensorFlow's thread pools.
 
-    On a CPU the tasks of a meta-batch run side by side, and an operation on a handful of images gains
-    nothing from several threads: `inter_op` = cores and `intra_op` = 1 measured best. With a GPU the
-    defaults are TensorFlow's own (not measured).
+    On a CPU the tasks of a meta-batch run side by side, and an operation on a handful of images loses
+    by several threads that wait for each other: with two tasks or more, one thread an operation measured
+    best (docs/performance.md). With a GPU the defaults are TensorFlow's own (not measured).
 
     Attributes:
       inter_op: operations at once; None: the cores this process may use.
-      intra_op: threads an operation; None: 1.
+      intra_op: threads an operation; None: 1, or with a single task at a time the cores.
     """
 
     inter_op: int | None = None
@@ -36,8 +36,11 @@ class Threads:
             if value is not None and value < 1:
                 raise ValueError(f"Threads.{name} must be at least 1. Received: {value}.")
 
-    def apply(self) -> None:
+    def apply(self, tasks: int | None = None) -> None:
         """Sets the pools; must run before TensorFlow's first operation.
+
+        Args:
+          tasks: how many run at once, on all replicas; None: many.
 
         Raises:
           RuntimeError: TensorFlow has started already.
@@ -45,12 +48,15 @@ class Threads:
         inter_op, intra_op = self.inter_op, self.intra_op
         if not tf.config.list_physical_devices("GPU"):
             inter_op = inter_op or cores()
-            intra_op = intra_op or 1
+            intra_op = intra_op or (cores() if tasks == 1 else 1)
         if inter_op:
             tf.config.threading.set_inter_op_parallelism_threads(inter_op)
         if intra_op:
             tf.config.threading.set_intra_op_parallelism_threads(intra_op)
-        _log.info("threads: inter_op %s, intra_op %s", inter_op or "auto", intra_op or "auto")
+        _log.info(
+            "threads: %s operations at once (Threads.inter_op), %s threads an operation "
+            "(Threads.intra_op)", inter_op or "TensorFlow's choice of", intra_op or "its choice of",
+        )  # fmt: skip
 
 
 def cores() -> int:

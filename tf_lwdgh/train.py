@@ -80,6 +80,7 @@ def train(
     command_line.start_tensorflow()
     from tf_lwdgh import config
     from tf_lwdgh.experiment import Experiment, refuse_idle_bindings
+    from tf_lwdgh.meta_step import OuterLoop
     from tf_lwdgh.run_lock import run_lock
     from tf_lwdgh.threads import Threads
     from tf_lwdgh.trainer import Trainer
@@ -87,7 +88,7 @@ def train(
 
     run_dir = run_dir or os.path.join("runs", "-".join(map(_stem, gin_files)))
     config.parse(gin_files, gin_params)
-    Threads().apply()
+    Threads().apply(tasks=OuterLoop().meta_batch_size)
     assembly = Experiment().build(data_dir)
     settings, _ = TrainerConfig(), assembly.meta_step
     refuse_idle_bindings(gin_params)
