@@ -37,7 +37,7 @@ class Ours:
         self, w: workloads.Workload, arrays: worker.Arrays, args: argparse.Namespace
     ) -> None:
         keras_model = self._model(w, args)
-        self.execution = TaskExecution(mode=args.mode, xla=args.xla)
+        self.execution = TaskExecution(args.mode, args.parallel_tasks, args.xla)
         loop = InnerLoop(
             steps=w.inner_steps, inner_lr=w.inner_lr, adapt_batch_norm=True, memory=args.memory
         )
@@ -104,6 +104,7 @@ if __name__ == "__main__":
     parser.add_argument("--memory", default="store", choices=("store", "recompute"))
     parser.add_argument("--aggregator", default="lwdgh", choices=tuple(AGGREGATORS))
     parser.add_argument("--mode", default="map", choices=MODES, help="how the tasks run")
+    parser.add_argument("--parallel_tasks", type=int, help="tasks at once")
     parser.add_argument("--xla", action="store_true", help="compile each task")
     parser.add_argument("--products", help="a Keras dtype policy, such as mixed_bfloat16")
     parser.add_argument("--intra_op", type=int, help="threads an operation")

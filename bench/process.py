@@ -56,6 +56,7 @@ class Process:
     Attributes:
       versions: of its packages.
       start_seconds: from start to ready: imports and arrays, without building or tracing anything.
+      import_megabytes: peak memory then.
     """
 
     def __init__(self, line: list[str], env: dict[str, str], log: str) -> None:
@@ -68,6 +69,7 @@ class Process:
             )
         self.versions = self._answer()["versions"]
         self.start_seconds = time.perf_counter() - begin
+        self.import_megabytes = self.peak_megabytes()
 
     def __enter__(self) -> Process:
         return self

@@ -86,8 +86,8 @@ def _first(dp, z, gamma, saved: _Saved):
     @tf.custom_gradient
     def gradient(dp, z, gamma):
         fixed = _constant((dp, z, gamma))
-        q = tf.where(saved.index == DEAD, tf.zeros([], dp.dtype), fixed[0])
-        db, dg = channel_sum(q), channel_sum(q * saved.top)
+        q, q_top = _masked(fixed[0], saved.index, saved.top)
+        db, dg = channel_sum(q), channel_sum(q_top)
         sums = (db, dg)
         dz = _spread(fixed[1], q, fixed[2], saved, sums)
 
@@ -105,10 +105,12 @@ def _second(cotangents, z, gamma, q, saved: _Saved, sums):
     u = tf.cast(u, q.dtype)
     total = channel_sum(u)
     along = r * (channel_dot(u, tf.cast(z, q.dtype)) - saved.mean * total)
-    at_top = gather(u, saved.index)
-    gamma_bar = r * (channel_sum(q * at_top) - total * db / m - along * dg / m)
-    q_bar = gamma * r * (at_top - total / m - top * along / m) + ug * top + ub
-    q_bar = tf.where(saved.index == DEAD, tf.zeros([], q.dtype), q_bar)
+    at_top, product = _at_top(u, saved.index, q)
+    gamma_bar = r * (channel_sum(product) - total * db / m - along * dg / m)
+    # q̄ is linear in U and X.
+    scale = gamma * r
+    linear = (scale, ug - scale * along / m, ub - scale * total / m)
+    q_bar = _q_bar(at_top, saved.index, top, linear)
     coefficients = (-gamma * r * dg / m, ug - gamma * r * along / m, gamma * gamma_bar * r / m)
     z_bar = _combine(z, u, q, saved, (total / m, along / m), (db / m, dg / m), coefficients)
     return q_bar, z_bar, gamma_bar
@@ -131,6 +133,26 @@ def _pool(z, mean, r, gamma, beta):
     pooled = tf.nn.relu(gamma * x_hat + beta)
     index = tf.where(pooled > 0, index, DEAD)
     return pooled, tf.cast(index, tf.int8), x_hat
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _masked(dp, index, top):
+    """q and q X."""
+    q = tf.where(index == DEAD, tf.zeros([], dp.dtype), dp)
+    return q, q * top
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _at_top(u, index, q):
+    """U and q U."""
+    at_top = gather(u, index)
+    return at_top, q * at_top
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _q_bar(at_top, index, top, linear):
+    q_bar = linear[0] * at_top + linear[1] * top + linear[2]
+    return tf.where(index == DEAD, tf.zeros([], top.dtype), q_bar)
 
 
 @tf.function(jit_compile=True, autograph=False)

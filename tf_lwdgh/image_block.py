@@ -130,8 +130,8 @@ def _first(dp: tf.Tensor, images: tf.Tensor, index: tf.Tensor, filters: int, dty
     """(dw, dc), as an operation of its own so that it can be differentiated once more."""
 
     def sums(x, q, i):
-        dz = _route(q, i, *x.shape[1:3], dtype or x.dtype)
-        return filter_gradient(x, dz, 3, dtype), channel_sum(_alive(q, i))
+        dz, alive = _route(q, i, *x.shape[1:3], dtype or x.dtype)
+        return filter_gradient(x, dz, 3, dtype), channel_sum(alive)
 
     @tf.custom_gradient
     def gradient(dp):
@@ -174,15 +174,15 @@ def _pool(z: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 @tf.function(jit_compile=True, autograph=False)
-def _route(q: tf.Tensor, index: tf.Tensor, height: int, width: int, dtype: str) -> tf.Tensor:
-    return tf.cast(route(q, index, height, width), dtype)
-
-
-@tf.function(jit_compile=True, autograph=False)
-def _alive(q: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    return tf.where(index == DEAD, tf.zeros([], q.dtype), q)
+def _route(q, index, height: int, width: int, dtype: str) -> tuple[tf.Tensor, tf.Tensor]:
+    """q at the maxima of a whole array, and q where ReLU is on."""
+    return tf.cast(route(q, index, height, width), dtype), _alive(q, index)
 
 
 @tf.function(jit_compile=True, autograph=False)
 def _gather(z: tf.Tensor, bias: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     return _alive(gather(tf.cast(z, bias.dtype), index) + bias, index)
+
+
+def _alive(q: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    return tf.where(index == DEAD, tf.zeros([], q.dtype), q)

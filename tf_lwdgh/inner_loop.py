@@ -6,10 +6,11 @@ MAML (Finn et al. 2017): θ_{s+1} = θ_s - α ∇L_S(θ_s), here with momentum a
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import tensorflow as tf
 
@@ -18,6 +19,23 @@ from tf_lwdgh.types import Tensors
 
 Loss = Callable[[Tensors], tf.Tensor]
 MEMORY = ("store", "recompute")
+
+_inline = False
+
+
+@contextlib.contextmanager
+def inline_steps() -> Iterator[None]:
+    """Within it every inner step is traced into the graph, and not once as a function of its own.
+
+    XLA takes what one function hands to the next for values that shapes depend on, and would compile
+    the whole anew at every call. Not thread-safe.
+    """
+    global _inline
+    before, _inline = _inline, True
+    try:
+        yield
+    finally:
+        _inline = before
 
 
 @config.configurable
@@ -119,10 +137,11 @@ def adapt(
     if steps == 0 or not moving:
         return list(params)
 
-    @tf.function(autograph=False, experimental_attributes={"_noinline": True})  # So that all steps are one trace.
     def step(carry: Tensors) -> Tensors:
         return _step(loss, carry, settings, rates, moving)
 
+    if not _inline:
+        step = tf.function(step, autograph=False, experimental_attributes={"_noinline": True})
     if differentiable and settings.memory == "recompute":
         step = _recomputed(step)
     carry = [*params, *(tf.zeros_like(params[i]) for i in moving)]

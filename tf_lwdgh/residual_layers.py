@@ -20,9 +20,7 @@ class NormLeakyRelu(BatchNormalization):
 
     def __init__(self, slope: float = 1.0, fused: bool = True, **kwargs) -> None:
         super().__init__(**kwargs)
-        if not 0 < slope <= 1:
-            raise ValueError(f"slope must be in (0, 1]. Received: {slope}.")
-        self.slope, self.fused = slope, fused
+        self.slope, self.fused = _checked(slope), fused
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         if not training or not self.fused or plain_only():
@@ -50,7 +48,7 @@ class AddLeakyPool(keras.layers.Layer):
 
     def __init__(self, slope: float, fused: bool = True, **kwargs) -> None:
         super().__init__(**kwargs)
-        self.slope, self.fused = slope, fused
+        self.slope, self.fused = _checked(slope), fused
 
     def call(self, branches: list[tf.Tensor], training: bool = False) -> tf.Tensor:
         if training and self.fused and not plain_only():
@@ -64,3 +62,9 @@ class AddLeakyPool(keras.layers.Layer):
 
     def get_config(self) -> dict:
         return {**super().get_config(), "slope": self.slope, "fused": self.fused}
+
+
+def _checked(slope: float) -> float:
+    if not 0 < slope <= 1:
+        raise ValueError(f"slope must be in (0, 1]. Received: {slope}.")
+    return slope

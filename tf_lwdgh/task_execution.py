@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tf_lwdgh import config, threads
 from tf_lwdgh.convolution import as_products
+from tf_lwdgh.inner_loop import inline_steps
 from tf_lwdgh.types import Episode
 
 MODES = ("map", "vectorized", "unrolled")
@@ -69,7 +70,15 @@ class TaskExecution:
         return self._compiled(lambda e: _vectorized(one_task, e))(episodes)
 
     def _compiled(self, run: Callable) -> Callable:
-        return tf.function(run, jit_compile=True, autograph=False) if self.xla else run
+        if not self.xla:
+            return run
+
+        @tf.function(jit_compile=True, autograph=False)
+        def compiled(episode: Episode) -> Any:
+            with inline_steps():
+                return run(episode)
+
+        return compiled
 
     @staticmethod
     def _unrolled(run: Callable, episodes: Episode) -> Any:
