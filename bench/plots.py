@@ -1,6 +1,6 @@
-"""Draws the ratios of a benchmark's report.
+"""Draws the ratios of one or more reports, all workloads in one picture.
 
-    python -m bench.plots docs/benchmark.json docs/benchmark.png
+    python -m bench.plots docs/benchmark.json … docs/benchmark.png
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ import matplotlib.pyplot as plt
 PANELS = (("seconds", "time"), ("cpu_seconds", "CPU time"), ("peak_megabytes", "peak memory"))
 
 
-def draw(report: dict, path: str) -> None:
-    """A row a workload, a panel a quantity; bars are rival / ours."""
-    loads = report["workloads"]
+def draw(loads: list[dict], path: str) -> None:
+    """A row a workload, a panel a quantity; bars are rival / ours, to the right where ours needs less."""
     figure, axes = plt.subplots(
         len(loads), 3, figsize=(12, 1 + 2.4 * len(loads)), squeeze=False, layout="constrained"
     )
@@ -27,10 +26,14 @@ def draw(report: dict, path: str) -> None:
         names = list(workload["rivals"])
         for panel, (key, label) in zip(row, PANELS):
             ratios = [workload["rivals"][n]["rival_over_ours"][key] for n in names]
-            bars = panel.barh(names, ratios)
-            panel.bar_label(bars, fmt="%.2f", padding=2)
+            bars = panel.barh(names, [r - 1 for r in ratios], left=1)
+            panel.bar_label(bars, [f"{r:.2f}" for r in ratios], padding=2)
             panel.axvline(1, color="black", lw=1)
-            panel.set_xlim(0, 1.2 * max(1, *ratios))
+            panel.set_xscale("log")
+            panel.set_xlim(0.6 * min(1, *ratios), 2 * max(1, *ratios))
+            ticks = [t for t in (0.5, 1, 2, 4, 10, 20, 50) if t < 2 * max(1, *ratios)]
+            panel.set_xticks(ticks, [f"{t:g}" for t in ticks])
+            panel.minorticks_off()
             panel.set_title(f"{workload['name']}: {label}, rival / ours")
             panel.invert_yaxis()
         for panel in row[1:]:
@@ -39,5 +42,6 @@ def draw(report: dict, path: str) -> None:
 
 
 if __name__ == "__main__":
-    source, target = sys.argv[1:]
-    draw(json.loads(pathlib.Path(source).read_text(encoding="utf-8")), target)
+    *sources, target = sys.argv[1:]
+    reports = [json.loads(pathlib.Path(s).read_text(encoding="utf-8")) for s in sources]
+    draw([w for report in reports for w in report["workloads"]], target)
