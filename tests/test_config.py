@@ -12,8 +12,7 @@ from tf_lwdgh.experiment import Experiment
 
 @pytest.fixture
 def gin_file(tmp_path):
-    yield runs.write_gin(tmp_path)
-    config.clear()
+    return runs.write_gin(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,8 @@ def test_layer_equals_that_of_keras_in_full_precision(size):
 
 
 def test_layer_keeps_its_products_dtype_when_saved_and_loaded(tmp_path):
-    model = keras.Sequential([keras.Input((H, W, C)), Convolution(F, 3, "bfloat16", use_bias=False)])
+    layer = Convolution(F, 3, "bfloat16", use_bias=False)
+    model = keras.Sequential([keras.Input((H, W, C)), layer])
     model.save(tmp_path / "m.keras")
     loaded = keras.models.load_model(tmp_path / "m.keras")
     assert loaded.layers[-1].get_config() == model.layers[-1].get_config()

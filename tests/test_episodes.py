@@ -192,11 +192,8 @@ def test_a_class_with_too_few_images_is_refused():
 
 
 def test_gin_binds_the_settings():
-    try:
-        gin_config.parse([], ["EpisodeConfig.n_way = 20", "EpisodeConfig.rotations = True"])
-        assert EpisodeConfig(k_shot=5) == EpisodeConfig(20, 5, 15, True)
-    finally:
-        gin_config.clear()
+    gin_config.parse([], ["EpisodeConfig.n_way = 20", "EpisodeConfig.rotations = True"])
+    assert EpisodeConfig(k_shot=5) == EpisodeConfig(20, 5, 15, True)
 
 
 # Task lists.

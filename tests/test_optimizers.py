@@ -73,4 +73,3 @@ def test_gin_sets_an_optimizers_arguments_but_not_its_rate_or_clipping():
         config.parse([], ["Adam.learning_rate = 0.5"])
     with pytest.raises(ValueError, match="Bind OuterLoop.clip_value"):
         config.parse([], ["SGD.clipnorm = 0.5"])
-    config.clear()

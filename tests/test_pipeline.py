@@ -236,11 +236,8 @@ def test_wrong_settings_name_the_binding(settings, text):
 
 
 def test_gin_binds_the_settings():
-    try:
-        gin_config.parse([], ["PipelineConfig.storage = 'disk'", "PipelineConfig.threads = 3"])
-        assert PipelineConfig().storage == "disk" and PipelineConfig().private_threads == 3
-    finally:
-        gin_config.clear()
+    gin_config.parse([], ["PipelineConfig.storage = 'disk'", "PipelineConfig.threads = 3"])
+    assert PipelineConfig().storage == "disk" and PipelineConfig().private_threads == 3
 
 
 def test_a_file_cut_after_indexing_stops_the_run(tmp_path):

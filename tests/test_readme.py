@@ -199,4 +199,3 @@ def test_the_settings_that_the_readme_names_can_be_bound():
     config.parse([str(ROOT / "gin/glyphs.gin")], [f"{n} = 1" for n in dotted])
     capitals = [n for n in names if n.isupper()]
     config.parse([str(ROOT / "gin/glyphs.gin")], [f"{n} = 1" for n in capitals])
-    config.clear()

@@ -133,7 +133,7 @@ def test_float32_is_close_to_float64(fused, plain, inputs):
 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
 def test_norm_is_finite_where_the_variance_or_the_scale_is_zero(dtype):
-    varying = tf.random.stateless_normal([2, 4, 4, 1], [1, 2], dtype)
+    varying = tf.random.stateless_normal([2, 4, 4, 1], [1, 2], dtype=dtype)
     z = tf.concat([tf.cast(tf.fill([2, 4, 4, 1], 3), dtype), varying], -1)
     for gamma in ([0.0, 0.0], [1.0, 1.0]):
         inputs = [z, tf.constant(gamma, dtype), tf.constant([0.1, 0.0], dtype)]

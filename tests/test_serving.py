@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from tf_lwdgh import backbones, config, saved_models, serving
+from tf_lwdgh import backbones, saved_models, serving
 from tf_lwdgh.algorithms import MAML
 from tf_lwdgh.checkpoints import CheckpointFolder, model_variables
 from tf_lwdgh.evaluation import Evaluator
@@ -373,8 +373,7 @@ def run_dir(tmp_path):
         manifest = {"dataset": "glyphs", "fingerprint": "abc"}
         state = {"model": model_variables(model)}
         CheckpointFolder(folder / name).save(step, state, manifest)
-    yield str(folder)
-    config.clear()
+    return str(folder)
 
 
 @pytest.mark.parametrize(("checkpoint", "step"), [("best", 3), ("last", 8)])

@@ -52,7 +52,7 @@ print(json.dumps(out))
 
 @pytest.fixture(scope="module")
 def found():
-    """The pools [inter_op, intra_op] and the log line by case, on a machine said to have 3 cores."""
+    """The pools [inter_op, intra_op] and the log line by case, on a machine of 3 cores."""
     env = {**os.environ, "PYTHONPATH": os.getcwd(), "TF_CPP_MIN_LOG_LEVEL": "3"}
     env["CUDA_VISIBLE_DEVICES"] = "-1"
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True)
