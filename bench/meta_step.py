@@ -32,11 +32,10 @@ PEERS = {
     "torch_pool": ("torch_pool", (), True),
     "jax_vmap": ("jax_vmap", (), False),
 }
-_CORES = str(len(os.sched_getaffinity(0)))
 OURS = {
     "plain": ("--plain",),
     "recompute": ("--memory", "recompute"),
-    "one_by_one": ("--memory", "recompute", "--parallel_tasks", "1", "--intra_op", _CORES),
+    "one_by_one": ("--memory", "recompute", "--parallel_tasks", "1"),
     "unrolled": ("--mode", "unrolled"),
     "vectorized": ("--mode", "vectorized"),
     "xla": ("--xla",),

@@ -111,6 +111,7 @@ if __name__ == "__main__":
     parser.add_argument("--inter_op", type=int, help="operations at once")
     known, rest = parser.parse_known_args()
     tasks = workloads.parse(rest[rest.index("--workload") + 1]).tasks
-    Threads(inter_op=known.inter_op, intra_op=known.intra_op).apply(tasks)
+    at_once = TaskExecution(known.mode, known.parallel_tasks).at_once(tasks)
+    Threads(inter_op=known.inter_op, intra_op=known.intra_op).apply(at_once)
     packages = {p: importlib.metadata.version(p) for p in ("tensorflow", "keras", "numpy")}
     worker.serve(Ours, packages, parser)

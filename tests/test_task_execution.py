@@ -107,6 +107,17 @@ def test_bad_settings_are_refused(settings, message):
         TaskExecution(**settings)
 
 
+@pytest.mark.parametrize(
+    "mode, parallel, tasks, at_once",
+    [
+        ("map", None, 4, 4), ("map", None, None, None), ("map", 1, 4, 1), ("map", 2, None, 2),
+        ("map", 8, 4, 4), ("vectorized", None, 4, 1), ("unrolled", 1, 4, 4),
+    ],
+)  # fmt: skip
+def test_tasks_at_once_follow_the_mode(mode, parallel, tasks, at_once):
+    assert TaskExecution(mode, parallel).at_once(tasks) == at_once
+
+
 @pytest.mark.parametrize("mode, xla", [*((mode, False) for mode in MODES), ("vectorized", True)])
 def test_evaluation_predicts_as_if_every_task_were_alone(mode, xla):
     model, algorithm, episodes = small_convnet(), MAML(InnerLoop(inner_lr=0.1)), random_episodes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -41,6 +42,7 @@ apply("set", on_cpu, 1, inter_op=7, intra_op=2)
 apply("intra", on_cpu, 4, intra_op=5)
 apply("gpu", on_gpu, 4)
 apply("gpu_set", on_gpu, 4, inter_op=6)
+out["kernels"] = os.environ["TF_MKL_OPTIMIZE_PRIMITIVE_MEMUSE"]
 tf.zeros([1])
 try:
     Threads(inter_op=2).apply()
@@ -55,6 +57,7 @@ def found():
     """The pools [inter_op, intra_op] and the log line by case, on a machine of 3 cores."""
     env = {**os.environ, "PYTHONPATH": os.getcwd(), "TF_CPP_MIN_LOG_LEVEL": "3"}
     env["CUDA_VISIBLE_DEVICES"] = "-1"
+    env.pop("TF_MKL_OPTIMIZE_PRIMITIVE_MEMUSE", None)
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -82,6 +85,14 @@ def test_the_log_names_both_pools_and_their_settings(found):
 
 def test_the_cores_are_those_this_process_may_use(found):
     assert found["affinity"]
+
+
+def test_kernels_are_kept_unless_the_user_says_otherwise(found, monkeypatch):
+    assert found["kernels"] == "0"
+    monkeypatch.setenv("TF_MKL_OPTIMIZE_PRIMITIVE_MEMUSE", "1")
+    with contextlib.suppress(RuntimeError):  # TensorFlow may be running.
+        Threads().apply()
+    assert os.environ["TF_MKL_OPTIMIZE_PRIMITIVE_MEMUSE"] == "1"
 
 
 def test_pools_cannot_be_set_after_the_first_operation(found):

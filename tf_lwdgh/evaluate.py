@@ -59,10 +59,11 @@ def evaluate(args: flags.FlagValues) -> None:
     from tf_lwdgh.experiment import parse_run
     from tf_lwdgh.judge import judge
     from tf_lwdgh.task_lists import TaskList
+    from tf_lwdgh.task_execution import TaskExecution
     from tf_lwdgh.threads import Threads
 
     parse_run(args.run_dir, args.gin_param)
-    Threads().apply()
+    Threads().apply(TaskExecution().at_once(None))
     shared = {
         "data_dir": args.data_dir,
         "gin_params": args.gin_param,

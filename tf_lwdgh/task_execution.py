@@ -45,6 +45,14 @@ class TaskExecution:
                 f"cores. Received: {self.parallel_tasks}."
             )
 
+    def at_once(self, tasks: int | None) -> int | None:
+        """How many of `tasks` run at the same time, given the cores; None stands for many."""
+        if self.mode == "vectorized":
+            return 1
+        if self.mode == "map" and self.parallel_tasks:
+            return min(self.parallel_tasks, tasks or self.parallel_tasks)
+        return tasks
+
     def over(self, one_task: Callable[[Episode], Any], episodes: Episode, signature: Any) -> Any:
         """Runs `one_task` on every task.
 

@@ -82,13 +82,14 @@ def train(
     from tf_lwdgh.experiment import Experiment, refuse_idle_bindings
     from tf_lwdgh.meta_step import OuterLoop
     from tf_lwdgh.run_lock import run_lock
+    from tf_lwdgh.task_execution import TaskExecution
     from tf_lwdgh.threads import Threads
     from tf_lwdgh.trainer import Trainer
     from tf_lwdgh.trainer_config import TrainerConfig
 
     run_dir = run_dir or os.path.join("runs", "-".join(map(_stem, gin_files)))
     config.parse(gin_files, gin_params)
-    Threads().apply(tasks=OuterLoop().meta_batch_size)
+    Threads().apply(TaskExecution().at_once(OuterLoop().meta_batch_size))
     assembly = Experiment().build(data_dir)
     settings, _ = TrainerConfig(), assembly.meta_step
     refuse_idle_bindings(gin_params)
