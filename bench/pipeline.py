@@ -36,6 +36,19 @@ CLASSES, IMAGES = 20, 60
 TASKS = 4
 
 
+def stored(data_dir: str, name: str, size: int) -> list[list[bytes]]:
+    """Images of a converted data set, as PNG of the size."""
+    folder, spec = store.open_dataset(data_dir, name)
+    made = []
+    for c in spec.classes("train")[:CLASSES]:
+        made.append([])
+        for encoded in store.read_class(folder, spec, c)[:IMAGES]:
+            buffer = io.BytesIO()
+            Image.open(io.BytesIO(encoded)).convert("RGB").resize((size, size)).save(buffer, "PNG")
+            made[-1].append(buffer.getvalue())
+    return made
+
+
 def pictures(size: int) -> list[list[bytes]]:
     """Smooth random RGB pictures with some noise, as PNG: about as large as photographs."""
     rng = np.random.default_rng(0)
@@ -126,6 +139,8 @@ def peer(python: str, tree: pathlib.Path, seconds: float) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers_python", default=".venv-peers/bin/python")
+    parser.add_argument("--dataset", help="a converted data set whose images to use; else made ones")
+    parser.add_argument("--data_dir", default="data")
     parser.add_argument("--size", type=int, default=84)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--steps", type=int, default=20)
@@ -136,7 +151,8 @@ def main() -> None:
     report = {"size": args.size, "cores": cores, "load": [os.getloadavg()], "images_per_second": {}}
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        spec = write(folder, pictures(args.size), args.size)
+        made = stored(args.data_dir, args.dataset, args.size) if args.dataset else pictures(args.size)
+        spec = write(folder, made, args.size)
         rates = report["images_per_second"]
         for storage in STORAGES:
             for threads in (1, cores):

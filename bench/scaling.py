@@ -31,13 +31,16 @@ AXES = {
 MODES = ("store", "recompute")
 
 
-def measure(base: str, change: str, mode: str, repeats: int, log: str) -> dict[str, float]:
+def measure(
+    base: str, change: str, mode: str, repeats: int, log: str, images: str
+) -> dict[str, float]:
     """One setting in a process of its own."""
     text = ",".join(filter(None, (base, change)))
     w = workloads.parse(text)
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "arrays.npz")
-        np.savez(path, **workloads.weights(w, 0), **workloads.episodes(w, 0))
+        episodes = workloads.episodes(w, 0, workloads.fitting(w, images))
+        np.savez(path, **workloads.weights(w, 0), **episodes)
         command = Command(sys.executable, "bench.ours", ("--memory", mode))
         with command.start(text, path, "float32", log) as process:
             first = process.ask("run")
@@ -84,6 +87,7 @@ def main() -> None:
     parser.add_argument("--base", default="W1")
     parser.add_argument("--axes", default=" ".join(AXES), help="which, by spaces")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--images", default="", help="files of bench.images, by spaces; else random")
     parser.add_argument("--out", default="scaling.json")
     parser.add_argument("--plot", default="scaling.png")
     args = parser.parse_args()
@@ -97,7 +101,9 @@ def main() -> None:
                 change = "" if usual else f"{axis}={value}"
                 if (change, mode) not in known:
                     log = str(out.with_suffix(".log"))
-                    known[change, mode] = measure(args.base, change, mode, args.repeats, log)
+                    known[change, mode] = measure(
+                        args.base, change, mode, args.repeats, log, args.images
+                    )
                 point = {"axis": axis, "value": value, "mode": mode, **known[change, mode]}
                 print(point, file=sys.stderr, flush=True)
                 report["points"].append(point)

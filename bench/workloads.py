@@ -123,6 +123,24 @@ def episodes(w: Workload, seed: int, images: np.ndarray | None = None) -> Arrays
     return dict(support_x=flat(xs), query_x=flat(xq), support_y=flat(ys), query_y=flat(yq))
 
 
+def fitting(w: Workload, paths: str) -> np.ndarray | None:
+    """The images of the first of the .npy files, named by spaces, that fits; None where none is named.
+
+    Raises:
+      ValueError: none fits.
+    """
+    size = (w.image_size, w.image_size, w.channels)
+    shapes = {}
+    for path in paths.split():
+        images = np.load(path, mmap_mode="r")
+        shapes[path] = images.shape
+        if images.shape[2:] == size:
+            return images
+    if shapes:
+        raise ValueError(f"{w.name} wants images [classes, n, *{size}] (--images). Received: {shapes}.")
+    return None
+
+
 def flops(w: Workload) -> float:
     """The least float operations of the workload's convolutions, a multiplication and an addition each.
 
