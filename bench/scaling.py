@@ -73,10 +73,11 @@ def plot(report: dict, path: str) -> None:
                 panel.plot([p["value"] for p in points], [p[key] for p in points], "o-", label=mode)
             panel.set_xlabel(axis)
             panel.set_xlim(left=0)
-            panel.set_ylim(bottom=0)
             panel.grid(alpha=0.3)
             if column == 0:
                 panel.set_ylabel(label)
+    for row, (key, _) in enumerate(rows):
+        axes[row, 0].set_ylim(0, 1.05 * max(p[key] for p in report["points"]))
     axes[0, 0].legend(title="memory")
     figure.suptitle(f"{report['base']}: cost against work")
     figure.savefig(path, dpi=110)
