@@ -43,9 +43,7 @@ def stored(data_dir: str, name: str, size: int) -> list[list[bytes]]:
     for c in spec.classes("train")[:CLASSES]:
         made.append([])
         for encoded in store.read_class(folder, spec, c)[:IMAGES]:
-            buffer = io.BytesIO()
-            Image.open(io.BytesIO(encoded)).convert("RGB").resize((size, size)).save(buffer, "PNG")
-            made[-1].append(buffer.getvalue())
+            made[-1].append(_png(Image.open(io.BytesIO(encoded)).convert("RGB").resize((size, size))))
     return made
 
 
@@ -59,10 +57,14 @@ def pictures(size: int) -> list[list[bytes]]:
             coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
             smooth = np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC), np.int16)
             noisy = np.clip(smooth + rng.integers(-8, 9, smooth.shape), 0, 255).astype(np.uint8)
-            buffer = io.BytesIO()
-            Image.fromarray(noisy).save(buffer, "PNG")
-            made[-1].append(buffer.getvalue())
+            made[-1].append(_png(Image.fromarray(noisy)))
     return made
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def write(folder: pathlib.Path, made: list[list[bytes]], size: int) -> store.DatasetSpec:

@@ -1,6 +1,6 @@
-"""Prints a benchmark's report as Markdown tables.
+"""Prints reports of bench.meta_step and bench.scaling as Markdown tables.
 
-    python -m bench.tables docs/benchmark.json
+    python -m bench.tables docs/benchmark.json docs/scaling.json
 """
 
 from __future__ import annotations
@@ -32,21 +32,45 @@ def rows(report: dict) -> list[str]:
 
 
 def shares(report: dict) -> list[str]:
-    """One line a workload: its GFLOP, our seconds, and the share of the machine's peak."""
-    peak = report["best_peak_gflops"]
+    """One line a workload: its GFLOP, our seconds, and the share of the products timed after it."""
     lines = [
-        f"| | GFLOP | ours, s | share of {peak:.0f} GFLOP/s |",
-        "|---|---|---|---|",
+        "| | GFLOP a step | ours, s | GFLOP/s | the product: NumPy / TensorFlow | share |",
+        "|---|---|---|---|---|---|",
     ]
-    for w in report["workloads"]:
+    for w, peak in zip(report["workloads"], report["peak_gflops"]):
+        rate = w["gflop"] / w["ours_seconds"]
+        products = peak["numpy"], peak["tensorflow"]
         lines.append(
-            f"| {w['name']} | {w['gflop']:.1f} | {w['ours_seconds']:.3f} "
-            f"| {100 * w['ours_share_of_peak']:.0f} % |"
+            f"| {w['name']} | {w['gflop']:,.1f} | {w['ours_seconds']:.3f} | {rate:.0f} "
+            f"| {' / '.join(f'{p:.0f}' for p in products)} "
+            f"| {' / '.join(f'{100 * rate / p:.0f} %' for p in products)} |"
         )
+    return lines
+
+
+def scaling(report: dict) -> list[str]:
+    """One line an axis and memory mode of a report of bench.scaling."""
+    lines = [
+        "| axis | memory | seconds a step | CPU seconds | GFLOP a CPU second | peak MB | first step, s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for axis, mode in dict.fromkeys((p["axis"], p["mode"]) for p in report["points"]):
+        points = [p for p in report["points"] if (p["axis"], p["mode"]) == (axis, mode)]
+        columns = (
+            [f"{p['seconds']:.2f}" for p in points],
+            [f"{p['cpu_seconds']:.2f}" for p in points],
+            [f"{p['gflop'] / p['cpu_seconds']:.0f}" for p in points],
+            [f"{p['peak_megabytes']:,.0f}" for p in points],
+            [f"{p['first_step_seconds']:.0f}" for p in points],
+        )
+        values = ", ".join(str(p["value"]) for p in points)
+        cells = " | ".join(" · ".join(column) for column in columns)
+        lines.append(f"| `{axis}` {values} | {mode} | {cells} |")
     return lines
 
 
 if __name__ == "__main__":
     for path in sys.argv[1:]:
         content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-        print("\n".join([*rows(content), "", *shares(content), ""]))
+        tables = [scaling(content)] if "points" in content else [rows(content), shares(content)]
+        print("\n\n".join("\n".join(table) for table in tables) + "\n")

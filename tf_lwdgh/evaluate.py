@@ -58,8 +58,8 @@ def evaluate(args: flags.FlagValues) -> None:
     from tf_lwdgh.evaluation import paired
     from tf_lwdgh.experiment import parse_run
     from tf_lwdgh.judge import judge
-    from tf_lwdgh.task_lists import TaskList
     from tf_lwdgh.task_execution import TaskExecution
+    from tf_lwdgh.task_lists import TaskList
     from tf_lwdgh.threads import Threads
 
     parse_run(args.run_dir, args.gin_param)
