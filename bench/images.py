@@ -14,9 +14,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import tensorflow as tf
 
-from tf_lwdgh import store
-from tf_lwdgh.image_source import ImageSource
-from tf_lwdgh.images import ImageConfig, preprocess
+from tf_lwdgh.data import store
+from tf_lwdgh.data.image_source import ImageSource
+from tf_lwdgh.data.images import ImageConfig, preprocess
 
 
 def read(folder: str, spec: store.DatasetSpec, config: ImageConfig, classes: int, each: int):

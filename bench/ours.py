@@ -13,14 +13,14 @@ import numpy as np
 import tensorflow as tf
 
 from bench import worker, workloads
-from tf_lwdgh import backbones
+from tf_lwdgh.networks import backbones
 from tf_lwdgh.aggregators import LWDGH, Mean
-from tf_lwdgh.algorithms import MAML
-from tf_lwdgh.inner_loop import InnerLoop
-from tf_lwdgh.meta_step import MetaStep, OuterLoop, task_gradients
-from tf_lwdgh.schedules import ExploreExploit
-from tf_lwdgh.task_execution import MODES, TaskExecution
-from tf_lwdgh.threads import Threads
+from tf_lwdgh.learners import MAML
+from tf_lwdgh.learners.inner_loop import InnerLoop
+from tf_lwdgh.outer.meta_step import MetaStep, OuterLoop, task_gradients
+from tf_lwdgh.aggregators.schedules import ExploreExploit
+from tf_lwdgh.outer.task_execution import MODES, TaskExecution
+from tf_lwdgh.outer.threads import Threads
 from tf_lwdgh.types import Episode
 
 AGGREGATORS = {

@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from tf_lwdgh import store
+from tf_lwdgh.data import store
 
 SIZES = {"train": (7, 9, 8, 12, 10, 7), "val": (6, 6, 7), "test": (9, 8, 6, 7)}  # images a class
 

@@ -14,9 +14,9 @@ import sys
 
 import pytest
 
-from tests import runs
+from tests import tiny
 from tf_lwdgh import command_line
-from tf_lwdgh.progress import Progress, duration
+from tf_lwdgh.runs.progress import Progress, duration
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -32,8 +32,8 @@ def _run(folder, module, *arguments) -> subprocess.CompletedProcess:
 def folder(tmp_path_factory):
     """A folder with data/, tiny.gin and two trained runs, the second of plain MAML."""
     path = tmp_path_factory.mktemp("commands")
-    runs.write_patterns(path / "data")
-    runs.write_gin(path)
+    tiny.write_patterns(path / "data")
+    tiny.write_gin(path)
     shared = ("--gin_file=tiny.gin", "--gin_param=EPOCHS = 1")
     first = _run(path, "train", *shared)
     assert first.returncode == 0, first.stderr

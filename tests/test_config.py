@@ -5,14 +5,15 @@ from __future__ import annotations
 import keras
 import pytest
 
-from tests import runs
-from tf_lwdgh import config, experiment
-from tf_lwdgh.experiment import Experiment
+from tests import tiny
+from tf_lwdgh import config
+from tf_lwdgh.runs import experiment
+from tf_lwdgh.runs.experiment import Experiment
 
 
 @pytest.fixture
 def gin_file(tmp_path):
-    return runs.write_gin(tmp_path)
+    return tiny.write_gin(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_a_wrong_binding_is_explained(gin_file, binding, message):
 
 
 def test_a_wrong_line_of_a_file_is_shown_with_its_place(tmp_path):
-    path = runs.write_gin(tmp_path, "\nEpisodeConfig.n_ways = 5\n")
+    path = tiny.write_gin(tmp_path, "\nEpisodeConfig.n_ways = 5\n")
     with pytest.raises(ValueError, match=r'Did you mean n_way\?\n.*tiny.gin", line 2'):
         config.parse([path])
 
@@ -47,13 +48,13 @@ def test_a_missing_file_is_named():
 
 
 def test_a_binding_that_nothing_uses_is_refused(gin_file, tmp_path):
-    runs.build(tmp_path, "Mean.unit = 'layer'")
+    tiny.build(tmp_path, "Mean.unit = 'layer'")
     with pytest.raises(ValueError, match="nothing in this experiment uses Mean.unit"):
         experiment.refuse_idle_bindings(["Mean.unit = 'layer'", "LWDGH.unit = 'layer'"])
 
 
 def test_settings_hold_defaults_and_macros_as_values(tmp_path):
-    runs.build(tmp_path, "K_SHOT = 2")
+    tiny.build(tmp_path, "K_SHOT = 2")
     settings = config.settings()
     assert settings["EpisodeConfig.k_shot"] == "2"
     assert settings["LWDGH.temperature"] == "1.0"
@@ -77,22 +78,22 @@ def test_settings_hold_defaults_and_macros_as_values(tmp_path):
     ],
 )
 def test_a_setting_that_cannot_work_is_refused_before_any_training(tmp_path, binding, message):
-    from tf_lwdgh.trainer_config import TrainerConfig
+    from tf_lwdgh.runs.config import TrainerConfig
 
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        runs.build(tmp_path, binding)
+        tiny.build(tmp_path, binding)
         TrainerConfig()
 
 
 def test_a_data_set_that_is_not_chosen_is_asked_for(tmp_path):
-    text = runs.TINY.replace("DatasetConfig.name = 'patterns'", "")
-    config.parse([runs.write_gin(tmp_path, text)])
+    text = tiny.TINY.replace("DatasetConfig.name = 'patterns'", "")
+    config.parse([tiny.write_gin(tmp_path, text)])
     with pytest.raises(ValueError, match="DatasetConfig.name must be .* Received: nothing"):
         Experiment().build(tmp_path)
 
 
 def test_without_data_an_experiment_is_built_but_has_no_images(tmp_path):
-    config.parse([runs.write_gin(tmp_path)])
+    config.parse([tiny.write_gin(tmp_path)])
     assembly = Experiment().build(None)
     assert assembly.keras_model.name == "convnet4"
     with pytest.raises(ValueError, match="give a --data_dir"):
@@ -101,13 +102,13 @@ def test_without_data_an_experiment_is_built_but_has_no_images(tmp_path):
 
 def test_the_seed_fixes_the_initial_weights(tmp_path):
     values = [
-        runs.build(tmp_path, f"SEED = {seed}").keras_model.get_weights()[0] for seed in (1, 1, 2)
+        tiny.build(tmp_path, f"SEED = {seed}").keras_model.get_weights()[0] for seed in (1, 1, 2)
     ]
     assert (values[0] == values[1]).all() and not (values[0] == values[2]).all()
 
 
 def test_an_experiment_built_again_has_the_same_variable_names(tmp_path):
-    first = runs.build(tmp_path).keras_model
+    first = tiny.build(tmp_path).keras_model
     keras.layers.Dense(1)  # takes a name that Keras makes up
-    second = runs.build(tmp_path).keras_model
+    second = tiny.build(tmp_path).keras_model
     assert [v.path for v in first.variables] == [v.path for v in second.variables]

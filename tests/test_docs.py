@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from tests.test_aggregators import aggregate, random_gradients
+from tests.aggregators.test_aggregators import aggregate, random_gradients
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
 

@@ -7,11 +7,12 @@ import re
 
 import pytest
 
-from tf_lwdgh import config, store
+from tf_lwdgh import config
+from tf_lwdgh.data import store
 from tf_lwdgh.aggregators import LWDGH, Mean
-from tf_lwdgh.evaluation import Evaluation
-from tf_lwdgh.experiment import DatasetConfig, Experiment
-from tf_lwdgh.schedules import ExploreExploit
+from tf_lwdgh.outer.evaluation import Evaluation
+from tf_lwdgh.runs.experiment import DatasetConfig, Experiment
+from tf_lwdgh.aggregators.schedules import ExploreExploit
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted((ROOT / "gin").rglob("*.gin"))

@@ -58,7 +58,7 @@ def export(
     command_line.require_flag("run_dir", run_dir, _EXAMPLE)
     command_line.require_flag("output", output, _EXAMPLE)
     command_line.start_tensorflow()
-    from tf_lwdgh import saved_models
+    from tf_lwdgh.serving import saved_models
 
     saved_models.check_output(output, overwrite=overwrite)
     module = saved_models.from_run(run_dir, checkpoint, gin_params)

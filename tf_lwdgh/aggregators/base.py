@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from tf_lwdgh.collectives import Collective
-from tf_lwdgh.schedules import Clock
-from tf_lwdgh.trees import Units
+from tf_lwdgh.aggregators.collectives import Collective
+from tf_lwdgh.aggregators.schedules import Clock
+from tf_lwdgh.aggregators.trees import Units
 from tf_lwdgh.types import Aggregated, Tensors
 
 

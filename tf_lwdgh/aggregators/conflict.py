@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tf_lwdgh import trees
-from tf_lwdgh.collectives import Collective
-from tf_lwdgh.trees import Units
+from tf_lwdgh.aggregators import trees
+from tf_lwdgh.aggregators.collectives import Collective
+from tf_lwdgh.aggregators.trees import Units
 from tf_lwdgh.types import Tensors
 
 

@@ -10,11 +10,12 @@ import math
 
 import tensorflow as tf
 
-from tf_lwdgh import config, trees
+from tf_lwdgh import config
+from tf_lwdgh.aggregators import trees
 from tf_lwdgh.aggregators import conflict
-from tf_lwdgh.collectives import Collective
-from tf_lwdgh.schedules import Clock, ExploreExploit
-from tf_lwdgh.trees import Units
+from tf_lwdgh.aggregators.collectives import Collective
+from tf_lwdgh.aggregators.schedules import Clock, ExploreExploit
+from tf_lwdgh.aggregators.trees import Units
 from tf_lwdgh.types import Aggregated, Tensors
 
 

@@ -6,9 +6,9 @@ import dataclasses
 
 from tf_lwdgh import config
 from tf_lwdgh.aggregators import conflict
-from tf_lwdgh.collectives import Collective
-from tf_lwdgh.schedules import Clock
-from tf_lwdgh.trees import Units
+from tf_lwdgh.aggregators.collectives import Collective
+from tf_lwdgh.aggregators.schedules import Clock
+from tf_lwdgh.aggregators.trees import Units
 from tf_lwdgh.types import Aggregated, Tensors
 
 

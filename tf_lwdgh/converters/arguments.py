@@ -13,7 +13,7 @@ from tf_lwdgh import command_line
 
 if TYPE_CHECKING:  # at run time TensorFlow is loaded only after the flags are read
     from tf_lwdgh.converters.problems import Problems
-    from tf_lwdgh.store import DatasetSpec
+    from tf_lwdgh.data.store import DatasetSpec
 
 
 def parser(description: str, example: str, *, name: str | None) -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@ import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
-from tf_lwdgh import store
+from tf_lwdgh.data import store
 from tf_lwdgh.converters import archives, pictures
 from tf_lwdgh.converters.problems import Problems
 

@@ -18,14 +18,14 @@ import numpy as np
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from tf_lwdgh import store
+from tf_lwdgh.data import store
 
 NAME = "glyphs"
 VERSION = "glyphs-3"
 IMAGE_SIZE = 84
 IMAGES_PER_CLASS = 24
 
-# Chosen so that no two of them look alike in any of the fonts (tests/test_glyphs.py measures it).
+# Chosen so that no two of them look alike in any of the fonts (tests/converters/test_glyphs.py measures it).
 CHARACTERS = {
     "train": {
         "Latin": "ABCEHIJKLMOPQSTUVWXYZabdfgkmnprtyÞßƎƓƕƛƜƝƞơƢƣƤƥƦƧƩƪƫƯƳƷƸƻƾ",

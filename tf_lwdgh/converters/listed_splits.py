@@ -7,7 +7,7 @@ import pathlib
 import re
 from collections.abc import Mapping
 
-from tf_lwdgh import store
+from tf_lwdgh.data import store
 from tf_lwdgh.converters import pictures
 from tf_lwdgh.converters.problems import Problems
 

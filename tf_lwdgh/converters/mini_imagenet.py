@@ -10,7 +10,7 @@ import os
 import pathlib
 from collections.abc import Mapping
 
-from tf_lwdgh import store
+from tf_lwdgh.data import store
 from tf_lwdgh.converters import (
     archives, folders, listed_splits, pickled_splits, pictures, ravi_split,
 )  # fmt: skip

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from tf_lwdgh import store
+from tf_lwdgh.data import store
 from tf_lwdgh.converters import archives, pictures
 from tf_lwdgh.converters.problems import Problems
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_lwdgh import store
+from tf_lwdgh.data import store
 from tf_lwdgh.converters import pictures, safe_pickle
 
 Images = Mapping[str, tuple[int, Iterator[np.ndarray]]]  # class name -> count, images

@@ -1,0 +1,91 @@
+"""Runs meta-steps on one and on two CPU replicas and prints the largest differences as JSON.
+
+A program of its own, since the number of logical devices is fixed when TensorFlow starts.
+"""
+
+import json
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_lwdgh.aggregators import LWDGH, Mean
+from tf_lwdgh.learners import MAML
+from tf_lwdgh.networks.backbones import convnet4
+from tf_lwdgh.learners.inner_loop import InnerLoop
+from tf_lwdgh.outer.meta_step import MetaStep, OuterLoop
+from tf_lwdgh.aggregators.schedules import ExploreExploit
+from tf_lwdgh.types import Episode
+
+AGGREGATORS = {
+    "mean": Mean(),
+    "lwdgh": LWDGH(explore=ExploreExploit(mode="off")),
+    "lwdgh_model": LWDGH(unit="model", explore=ExploreExploit(mode="off"), temperature=0.5),
+    "lwdgh_ee": LWDGH(explore=ExploreExploit(p_max=0.5)),
+}
+N_TASKS, STEPS = 4, 4
+
+
+def episodes(step: int) -> Episode:
+    r = np.random.default_rng(step)
+    labels = np.tile(np.repeat(np.arange(3, dtype=np.int32), 2), (N_TASKS, 1))
+    images = [r.normal(size=(N_TASKS, 6, 8, 8, 1)) + labels[..., None, None, None] for _ in "sq"]
+    return Episode(images[0], labels, images[1], labels)
+
+
+def run(replicas: int, name: str) -> tuple[list[np.ndarray], list[dict]]:
+    strategy = tf.distribute.get_strategy()
+    if replicas > 1:
+        strategy = tf.distribute.MirroredStrategy(
+            [f"CPU:{i}" for i in range(replicas)],
+            cross_device_ops=tf.distribute.ReductionToOneDevice(),
+        )
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        model = convnet4(
+            image_size=8, channels=1, n_way=3, filters=3, blocks=2, dtype="float64"
+        )
+        step = MetaStep(
+            keras_model=model,
+            algorithm=MAML(InnerLoop(steps=2, inner_lr=0.1), batch_norm="global"),
+            aggregator=AGGREGATORS[name],
+            optimizer=keras.optimizers.Adam(0.01),
+            settings=OuterLoop(meta_batch_size=N_TASKS, steps_per_epoch=2, epochs=4),
+            seed=0,
+        )
+    history = []
+    for s in range(STEPS):
+        everything = episodes(s)
+        share = N_TASKS // replicas
+
+        def mine(context, everything=everything, share=share):
+            start = context.replica_id_in_sync_group * share
+            return Episode(*(tf.constant(x[start : start + share]) for x in everything))
+
+        batch = strategy.experimental_distribute_values_from_function(mine)
+        out = step(batch, tf.constant(s, tf.int64))
+        history.append({key: value.numpy() for key, value in out.items()})
+    return [np.array(w) for w in model.get_weights()], history
+
+
+def main() -> None:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    report = {}
+    for name in AGGREGATORS:
+        (one, metrics_one), (two, metrics_two) = run(1, name), run(2, name)
+        report[name] = {
+            "weights": max(float(np.abs(a - b).max()) for a, b in zip(one, two)),
+            "metrics": max(
+                float(np.abs(a[key] - b[key]).max())
+                for a, b in zip(metrics_one, metrics_two)
+                for key in a
+            ),
+            "flags": [float(m.get("explore/flag", -1)) for m in metrics_two],
+        }
+    json.dump(report, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

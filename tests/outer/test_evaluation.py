@@ -1,0 +1,106 @@
+"""Evaluation against slow oracles: intervals, per-task accuracies, paired differences."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+
+import numpy as np
+import pytest
+
+from tests import tiny
+from tf_lwdgh.data import pipeline
+from tf_lwdgh.outer.evaluation import (
+    Evaluation,
+    EvaluationResult,
+    Evaluator,
+    evaluate,
+    mean_and_interval,
+    paired,
+)
+from tf_lwdgh.networks.functional import FunctionalModel
+from tf_lwdgh.types import Episode
+
+
+@pytest.fixture(scope="module")
+def assembly(tmp_path_factory):
+    return tiny.build(tmp_path_factory.mktemp("evaluation"))
+
+
+def test_the_interval_is_that_of_the_statistics_module():
+    values = [0.2, 0.4, 0.9, 0.5]
+    mean, interval = mean_and_interval(np.array(values))
+    assert mean == pytest.approx(statistics.mean(values))
+    assert interval == pytest.approx(1.96 * statistics.stdev(values) / math.sqrt(4))
+
+
+def test_one_task_has_an_infinite_interval():
+    assert mean_and_interval(np.array([0.5])) == (0.5, math.inf)
+
+
+def test_every_task_is_judged_as_if_alone(assembly):
+    episode, model = assembly.episode, FunctionalModel(assembly.keras_model)
+    source = assembly.source("test")
+    tasks = pipeline.evaluation_tasks(source, episode, seed=3, n_tasks=5, batch_size=2)
+    result = evaluate(Evaluator(assembly.keras_model, assembly.algorithm, inner_steps=2), tasks, {})
+    expected = []
+    for task in tasks.unbatch():
+        task = Episode(*task)
+        logits = assembly.algorithm.adapt_and_predict(
+            model, model.values(), model.state(), *task[:3], steps=2
+        )
+        expected.append(np.mean(logits.numpy().argmax(-1) == task.query_labels.numpy()))
+    np.testing.assert_allclose(result.accuracies, expected)
+
+
+def test_the_evaluator_is_traced_at_most_twice_for_an_odd_last_batch(assembly):
+    evaluator = Evaluator(assembly.keras_model, assembly.algorithm, inner_steps=1)
+    source = assembly.source("test")
+    tasks = pipeline.evaluation_tasks(source, assembly.episode, seed=0, n_tasks=7, batch_size=2)
+    evaluate(evaluator, tasks, {})
+    assert evaluator.__call__.experimental_get_tracing_count() <= 2
+
+
+def _result(accuracies, sha="s"):
+    about = {"task_list_sha256": sha}
+    return EvaluationResult(np.array(accuracies), np.zeros(len(accuracies)), about)
+
+
+def test_the_paired_interval_is_that_of_the_differences():
+    a, b = [0.5, 0.7, 0.9], [0.4, 0.65, 0.95]
+    difference = paired(_result(a), _result(b))
+    expected = [x - y for x, y in zip(a, b)]
+    assert difference.mean == pytest.approx(statistics.mean(expected))
+    assert difference.interval95 == pytest.approx(
+        1.96 * statistics.stdev(expected) / math.sqrt(3)
+    )
+    assert "paired over 3 tasks (the interval holds 0)" in str(difference)
+
+
+def test_other_tasks_cannot_be_paired():
+    with pytest.raises(ValueError, match="same tasks on both sides.*s and t"):
+        paired(_result([0.5, 0.5]), _result([0.5, 0.5], "t"))
+
+
+def test_the_file_holds_every_task(tmp_path):
+    _result([0.25, 0.75]).write(tmp_path / "a" / "r.json")
+    content = json.loads((tmp_path / "a" / "r.json").read_text())
+    assert content["accuracies"] == [0.25, 0.75]
+    assert content["accuracy"] == 0.5 and content["n_tasks"] == 2
+
+
+@pytest.mark.parametrize("field, value", [("n_tasks", 1), ("split", "all"), ("inner_steps", -1)])
+def test_a_wrong_setting_names_its_binding(field, value):
+    with pytest.raises(ValueError, match=f"Evaluation.{field} = "):
+        Evaluation(**{field: value})
+
+
+def test_another_number_of_ways_needs_a_head_that_starts_at_zero(assembly):
+    with pytest.raises(ValueError, match="unless MAML.head = 'zero'.*Evaluation.n_way = 4"):
+        assembly.evaluation_episode(Evaluation(n_way=4))
+
+
+def test_a_test_split_that_is_too_small_is_refused(assembly):
+    with pytest.raises(ValueError, match="split 'test' of data set 'patterns'"):
+        assembly.evaluation_episode(Evaluation(n_query=50))

@@ -1,0 +1,32 @@
+"""Runs over several replicas: trained end to end they log what a run on one device logs."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tf_lwdgh.outer import strategies
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def test_a_mirrored_run_that_was_stopped_logs_the_losses_of_a_run_on_one_device(tmp_path):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.outer.mirrored_run", str(tmp_path)],
+        env=env, cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["replicas"] == 2
+    assert len(report["default"]) == 12
+    assert report["mirrored"] == pytest.approx(report["default"], rel=1e-4)
+    assert "must be a multiple of the replicas, of which there are 2" in report["odd"]
+
+
+def test_unknown_strategies_are_refused():
+    with pytest.raises(ValueError, match="must be one of default, mirrored. Received: .* = 'tpu'"):
+        strategies.make("tpu")

@@ -1,0 +1,136 @@
+"""The ways over the tasks: each gives the outer gradients of the independent reverse sweep."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.learners import test_outer_gradient as outer_gradient
+from tests.learners.test_outer_gradient import assert_close, inner_loop, random_episodes, small_convnet
+from tf_lwdgh import config
+from tf_lwdgh.learners import MAML
+from tf_lwdgh.networks.backbones import resnet12
+from tf_lwdgh.outer.evaluation import Evaluator
+from tf_lwdgh.networks.functional import FunctionalModel
+from tf_lwdgh.learners.inner_loop import InnerLoop
+from tf_lwdgh.outer.meta_step import task_gradients
+from tf_lwdgh.outer.task_execution import MODES, TaskExecution
+from tf_lwdgh.types import Episode
+
+N_WAY, N_TASKS = outer_gradient.N_WAY, outer_gradient.N_TASKS
+CASE = "momentum_and_decay"  # of the inner loop
+
+
+def gradients(model, execution, memory="store", episodes=None):
+    params = outer_gradient.perturbed_values(model)
+    episodes = random_episodes() if episodes is None else episodes
+    run = tf.function(
+        lambda: task_gradients(
+            model, MAML(inner_loop(CASE, memory)), episodes, params=params, execution=execution
+        )
+    )
+    found, metrics, _ = run()
+    assert metrics["loss"].shape == metrics["accuracy"].shape == (N_TASKS,)
+    return [g.numpy() for g in found]
+
+
+@pytest.mark.parametrize(
+    "mode, memory, fused, xla",
+    [
+        ("vectorized", "store", True, False),
+        ("vectorized", "store", False, False),
+        ("vectorized", "recompute", True, True),
+        ("unrolled", "recompute", True, False),
+        ("unrolled", "store", False, False),
+        ("map", "store", True, True),
+    ],  # Of plain max-pooling's second derivative XLA has no kernel.
+)
+def test_every_mode_gives_the_gradients_of_the_reverse_sweep(mode, memory, fused, xla):
+    found = gradients(small_convnet(fused), TaskExecution(mode, xla=xla), memory=memory)
+    assert_close(found, outer_gradient.swept(CASE))
+
+
+def test_one_task_at_a_time_changes_nothing():
+    found = gradients(small_convnet(), TaskExecution(parallel_tasks=1))
+    assert_close(found, outer_gradient.swept(CASE))
+
+
+def test_resnet12_as_one_batch_of_all_tasks_has_the_gradients_of_each_alone():
+    model = FunctionalModel(
+        resnet12(image_size=8, channels=2, n_way=N_WAY, widths=(3,), dtype="float64")
+    )
+    episodes = random_episodes(size=8)
+    together = gradients(model, TaskExecution("vectorized"), episodes=episodes)
+    alone = [gradients_of_one(model, *(x[k] for x in episodes)) for k in range(N_TASKS)]
+    assert_close(together, alone)
+
+
+def gradients_of_one(model, *episode):
+    """One task's gradients, on its own."""
+    params = outer_gradient.perturbed_values(model)
+    algorithm = MAML(inner_loop(CASE))
+
+    @tf.function
+    def run():
+        with tf.GradientTape() as tape:
+            tape.watch(params)
+            loss = algorithm.task(model, params, model.state(), Episode(*episode)).loss
+        return tape.gradient(loss, params, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+    return [g.numpy() for g in run()]
+
+
+def test_a_loop_may_have_any_number_of_tasks_and_unrolling_is_refused():
+    model, episodes = small_convnet(), random_episodes()
+    unknown = Episode(*(tf.TensorSpec([None, *x.shape[1:]], x.dtype) for x in episodes))
+
+    def losses(mode):
+        run = lambda e: task_gradients(  # noqa: E731
+            model, MAML(InnerLoop(steps=1)), e, execution=TaskExecution(mode)
+        )[1]["loss"]
+        return tf.function(run, input_signature=[unknown])
+
+    assert losses("map")(episodes).shape == (N_TASKS,)
+    message = "'unrolled' needs a number of tasks that is known when tracing. Received: None"
+    with pytest.raises(ValueError, match=message):
+        losses("unrolled").get_concrete_function()
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"mode": "scan"}, "mode must be one of map, vectorized, unrolled. Received: 'scan'"),
+        ({"parallel_tasks": 0}, "parallel_tasks must be at least 1, or None .*cores. Received: 0"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=f"TaskExecution.{message}"):
+        TaskExecution(**settings)
+
+
+@pytest.mark.parametrize(
+    "mode, parallel, tasks, at_once",
+    [
+        ("map", None, 4, 4), ("map", None, None, None), ("map", 1, 4, 1), ("map", 2, None, 2),
+        ("map", 8, 4, 4), ("vectorized", None, 4, 1), ("unrolled", 1, 4, 4),
+    ],
+)  # fmt: skip
+def test_tasks_at_once_follow_the_mode(mode, parallel, tasks, at_once):
+    assert TaskExecution(mode, parallel).at_once(tasks) == at_once
+
+
+@pytest.mark.parametrize("mode, xla", [*((mode, False) for mode in MODES), ("vectorized", True)])
+def test_evaluation_predicts_as_if_every_task_were_alone(mode, xla):
+    model, algorithm, episodes = small_convnet(), MAML(InnerLoop(inner_lr=0.1)), random_episodes()
+    config.parse([], [f"TaskExecution.mode = {mode!r}", f"TaskExecution.xla = {xla}"])
+    found = Evaluator(model.keras_model, algorithm, inner_steps=2)(episodes)
+    assert f"TaskExecution.mode = {mode!r}" in config.operative_text()
+    for k in range(N_TASKS):
+        one = Episode(*(x[k] for x in episodes))
+        logits = algorithm.adapt_and_predict(
+            model, model.values(), model.state(), *one[:3], steps=2
+        ).numpy()
+        np.testing.assert_array_equal(found["predictions"][k], logits.argmax(-1))
+        shifted = logits - logits.max(-1, keepdims=True)
+        log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+        loss = -log_p[np.arange(len(log_p)), one.query_labels].mean()
+        np.testing.assert_allclose(found["loss"][k], loss, rtol=1e-6)

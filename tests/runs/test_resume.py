@@ -1,0 +1,68 @@
+"""Which changes of the settings a run may be continued with."""
+
+from __future__ import annotations
+
+import pytest
+
+from tf_lwdgh.runs import resume
+
+SETTINGS = {
+    "OuterLoop.epochs": "10",
+    "LearningRate.decay": "'constant'",
+    "LearningRate.warmup": "0.0",
+    "InnerLoop.steps": "5",
+    "PipelineConfig.storage": "'encoded'",
+}
+
+
+def _check(fingerprint="f", **changes):
+    manifest = {"settings": SETTINGS, "fingerprint": "f"}
+    new = {**SETTINGS, **{k.replace("__", "."): v for k, v in changes.items()}}
+    resume.check(manifest, new, fingerprint, "runs/x")
+
+
+def test_the_same_settings_may_go_on():
+    _check()
+
+
+def test_a_changed_setting_is_refused_with_both_values():
+    with pytest.raises(ValueError, match=r"InnerLoop.steps: was 5, now 3"):
+        _check(InnerLoop__steps="3")
+
+
+def test_a_new_setting_is_refused():
+    with pytest.raises(ValueError, match=r"LWDGH.unit: was not set, now 'layer'"):
+        _check(LWDGH__unit="'layer'")
+
+
+def test_another_data_set_is_refused_with_both_fingerprints():
+    with pytest.raises(ValueError, match="fingerprint was f, now it is g"):
+        _check(fingerprint="g")
+
+
+def test_settings_that_change_no_number_may_change():
+    _check(PipelineConfig__storage="'disk'", Evaluation__n_tasks="3", Threads__inter_op="2")
+
+
+def test_a_run_may_be_made_longer_where_nothing_depends_on_its_length():
+    _check(OuterLoop__epochs="20")
+
+
+@pytest.mark.parametrize(
+    "old",
+    [
+        {"ExploreExploit.mode": "'cosine'"},
+        {"LearningRate.decay": "'cosine'"},
+        {"LearningRate.warmup": "0.1"},
+    ],
+)
+def test_a_run_may_not_be_made_longer_where_a_schedule_depends_on_its_length(old):
+    old = {**SETTINGS, **old}
+    assert resume.differences(old, {**old, "OuterLoop.epochs": "20"}) == [
+        ("OuterLoop.epochs", "10", "20")
+    ]
+
+
+def test_a_run_may_not_be_made_shorter():
+    with pytest.raises(ValueError, match="OuterLoop.epochs: was 10, now 5"):
+        _check(OuterLoop__epochs="5")

@@ -1,0 +1,187 @@
+"""Which images make up task t of step s: a pure function of its arguments.
+
+Every random number comes from Philox, keyed by hashing (seed, split, step, task). No state is kept,
+so that the same tuple gives the same task in any process, on any number of threads, after any
+restart, and (seed 1, step 5) has nothing to do with (seed 2, step 4).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from tf_lwdgh import config as gin_config
+from tf_lwdgh.data.store import DatasetSpec
+
+N_ROTATIONS = 4  # 0, 90, 180 and 270 degrees
+CLASSES, IMAGES, AUGMENTATION = 0, 1, 2  # the independent random streams of a task
+
+_PHILOX = "philox"  # named, because the default differs between devices
+
+
+class EpisodeIndices(NamedTuple):
+    """The make-up of one task: of each class the first K images are support, the others query."""
+
+    class_ids: tf.Tensor  # [N] int32: class ids of the data set; position i is label i
+    rotations: tf.Tensor  # [N] int32 in [0, 4): quarter turns, anticlockwise
+    image_indices: tf.Tensor  # [N, K+Q] int32: image numbers within each class
+
+
+@gin_config.configurable
+@dataclasses.dataclass(frozen=True)
+class EpisodeConfig:
+    """The shape of a task.
+
+    Attributes:
+      n_way: classes in a task, N >= 2.
+      k_shot: support images a class, K >= 1.
+      n_query: query images a class, Q >= 1.
+      rotations: every class also counts turned by 90, 180 and 270 degrees: four times as many
+        classes (usual with Omniglot). A task may hold the same class under two rotations.
+
+    Raises:
+      ValueError: a value breaks its rule; the message names the gin binding.
+    """
+
+    n_way: int = 5
+    k_shot: int = 1
+    n_query: int = 15
+    rotations: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("n_way", 2), ("k_shot", 1), ("n_query", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(
+                    f"EpisodeConfig.{name} must be an integer of at least {least}. "
+                    f"Received: EpisodeConfig.{name} = {value!r}."
+                )
+        if not isinstance(self.rotations, bool):
+            raise ValueError(
+                "EpisodeConfig.rotations must be True or False. "
+                f"Received: EpisodeConfig.rotations = {self.rotations!r}."
+            )
+
+    @property
+    def images_per_class(self) -> int:
+        """K+Q."""
+        return self.k_shot + self.n_query
+
+    @property
+    def images_per_task(self) -> int:
+        """N(K+Q)."""
+        return self.n_way * self.images_per_class
+
+
+def check(spec: DatasetSpec, split: str, config: EpisodeConfig) -> None:
+    """Makes sure, before anything runs, that the split can fill every possible task.
+
+    Raises:
+      ValueError: the split has fewer classes than n_way, or a class fewer than k_shot + n_query
+        images.
+    """
+    classes = spec.classes(split)
+    available = len(classes) * (N_ROTATIONS if config.rotations else 1)
+    if config.n_way > available:
+        turned = f" ({len(classes)} x {N_ROTATIONS} rotations)" if config.rotations else ""
+        raise ValueError(
+            f"EpisodeConfig.n_way must be at most the number of classes: split {split!r} of data "
+            f"set {spec.name!r} has {available}{turned}. "
+            f"Received: EpisodeConfig.n_way = {config.n_way}."
+        )
+    short = [c for c in classes if spec.images_per_class[c] < config.images_per_class]
+    if short:
+        sizes = ", ".join(f"class {c} has {spec.images_per_class[c]}" for c in short[:3])
+        more = f" and {len(short) - 3} more classes are short" if len(short) > 3 else ""
+        raise ValueError(
+            "EpisodeConfig.k_shot + EpisodeConfig.n_query must be at most the number of images of "
+            f"every class: in split {split!r} of data set {spec.name!r} {sizes}{more}. Received: "
+            f"EpisodeConfig.k_shot = {config.k_shot}, EpisodeConfig.n_query = {config.n_query}, "
+            f"which need {config.images_per_class}."
+        )
+
+
+def split_key(seed: int, split: str) -> tf.Tensor:
+    """The root of all random numbers of (seed, split): [2] int64, from SHA-256."""
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise ValueError(f"seed must be an integer. Received: {seed!r}.")
+    digest = hashlib.sha256(f"tf_lwdgh episodes/{seed}/{split}".encode()).digest()
+    words = [int.from_bytes(digest[i : i + 8], "little", signed=True) for i in (0, 8)]
+    return tf.constant(words, tf.int64)
+
+
+def task_key(
+    key: tf.Tensor, step: tf.Tensor | int, task: tf.Tensor | int, stream: int
+) -> tf.Tensor:
+    """The seed of one random stream of one task.
+
+    Args:
+      key: [2] int64 from `split_key`.
+      step: scalar integer, the meta-step.
+      task: scalar integer, the task's number within its step.
+      stream: CLASSES, IMAGES or AUGMENTATION.
+
+    Returns:
+      [2] int64, for tf.random.stateless_* with alg='philox'.
+    """
+    for part in (step, task, stream):
+        key = tf.random.fold_in(key, tf.cast(part, tf.int64), alg=_PHILOX)
+    return key
+
+
+def sample(
+    spec: DatasetSpec,
+    split: str,
+    config: EpisodeConfig,
+    *,
+    seed: int,
+    step: tf.Tensor | int,
+    task: tf.Tensor | int,
+) -> EpisodeIndices:
+    """Draws one task, without replacement, in the graph.
+
+    N of the split's classes (of its (class, rotation) pairs, with rotations) and K+Q images of each
+    are drawn uniformly, in uniform order. Classes may differ in size.
+
+    Args:
+      spec: the data set.
+      split: 'train', 'val' or 'test'.
+      config: the task's shape.
+      seed: any Python integer.
+      step: scalar integer tensor, the meta-step.
+      task: scalar integer tensor, the task's number within its step.
+
+    Raises:
+      ValueError: the split cannot fill such a task.
+    """
+    check(spec, split, config)
+    key = split_key(seed, split)
+    classes = spec.classes(split)
+    pairs = len(classes) * (N_ROTATIONS if config.rotations else 1)
+    drawn = _draw(task_key(key, step, task, CLASSES), tf.constant([pairs]), pairs, config.n_way)[0]
+    position = drawn % len(classes)
+    sizes = tf.constant([spec.images_per_class[c] for c in classes], tf.int32)
+    images = _draw(
+        task_key(key, step, task, IMAGES),
+        tf.gather(sizes, position),
+        max(spec.images_per_class[c] for c in classes),
+        config.images_per_class,
+    )
+    return EpisodeIndices(position + classes.start, drawn // len(classes), images)
+
+
+def _draw(key: tf.Tensor, sizes: tf.Tensor, largest: int, count: int) -> tf.Tensor:
+    """`count` different numbers below each of `sizes` [R], in uniform order: [R, count] int32.
+
+    The places of the largest of independent 64-bit random numbers are a uniform draw without
+    replacement.
+    """
+    shape = [sizes.shape[0], largest]
+    bits = tf.random.stateless_uniform(
+        shape, key, minval=None, maxval=None, dtype=tf.int64, alg=_PHILOX
+    )
+    bits = tf.where(tf.range(largest) < sizes[:, None], bits, tf.int64.min)
+    return tf.ensure_shape(tf.math.top_k(bits, count).indices, [sizes.shape[0], count])

@@ -1,0 +1,233 @@
+"""tf.data from step numbers to meta-batches: no hidden state, no shuffle buffers.
+
+Task number g of the run is task g % T of step g // T. Its images, and their augmentation, depend
+on (seed, split, step, task) alone, so that any worker may make it, and a run that starts at step s
+goes on with exactly what it would have seen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from tf_lwdgh.data import augmentation, episodes, images
+from tf_lwdgh import config as gin_config
+from tf_lwdgh.data.episodes import EpisodeConfig, EpisodeIndices
+from tf_lwdgh.data.image_source import ImageSource, check_storage
+from tf_lwdgh.data.task_lists import TaskList
+from tf_lwdgh.types import Episode
+
+_FOREVER = 2**62  # a task number that no run reaches
+
+
+@gin_config.configurable
+@dataclasses.dataclass(frozen=True)
+class PipelineConfig:
+    """Where images are kept and how much of the machine the input may use. Changes no value.
+
+    Attributes:
+      storage: 'encoded' (in memory as PNG or JPEG), 'decoded' (in memory as pixels) or 'disk'
+        (streamed); see image_source.py for the memory of each.
+      threads: the input's own threads, which do not take turns with the training step's; None for
+        a quarter of the cores, at least 1.
+      parallel_tasks: tasks made at the same time; None for as many as threads.
+      prefetch: batches that are ready before they are asked for.
+
+    Raises:
+      ValueError: a value breaks its rule; the message names the gin binding.
+    """
+
+    storage: str = "encoded"
+    threads: int | None = None
+    parallel_tasks: int | None = None
+    prefetch: int = 2
+
+    def __post_init__(self) -> None:
+        check_storage(self.storage)
+        for name, optional in (("threads", True), ("parallel_tasks", True), ("prefetch", False)):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            if not whole and not (optional and value is None):
+                raise ValueError(
+                    f"PipelineConfig.{name} must be an integer of at least 1"
+                    f"{' or None' if optional else ''}. "
+                    f"Received: PipelineConfig.{name} = {value!r}."
+                )
+
+    @property
+    def private_threads(self) -> int:
+        """The size of the input's thread pool."""
+        return self.threads or max(1, (os.cpu_count() or 1) // 4)
+
+
+def meta_batches(
+    source: ImageSource,
+    episode_config: EpisodeConfig,
+    *,
+    meta_batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    end_step: int | None = None,
+    augment: bool = False,
+    pipeline_config: PipelineConfig | None = None,
+) -> tf.data.Dataset:
+    """The meta-batches of steps start_step to end_step - 1.
+
+    Args:
+      source: the split's images.
+      episode_config: the tasks' shape.
+      meta_batch_size: T, tasks a step.
+      seed: any integer.
+      start_step: the first step; a resumed run gives the one it stopped at.
+      end_step: one past the last step; None for no end.
+      augment: whether to apply the source's ImageConfig augmentation.
+      pipeline_config: threads and buffers.
+
+    Returns:
+      A Dataset of Episode: images [T, N*K, S, S, C] and [T, N*Q, S, S, C] float32, labels
+      [T, N*K] and [T, N*Q] int32, all shapes static.
+
+    Raises:
+      ValueError: the split cannot fill such tasks, or a number breaks its rule.
+    """
+    _require("meta_batch_size", meta_batch_size, 1)
+    _require("start_step", start_step, 0)
+    if end_step is not None:
+        _require("end_step", end_step, start_step)
+    episodes.check(source.spec, source.split, episode_config)
+    first = start_step * meta_batch_size
+    last = _FOREVER if end_step is None else end_step * meta_batch_size
+    tasks = tf.data.Dataset.range(first, last)
+
+    def make(number: tf.Tensor) -> Episode:
+        place = {"step": number // meta_batch_size, "task": number % meta_batch_size}
+        indices = episodes.sample(source.spec, source.split, episode_config, seed=seed, **place)
+        if not (augment and source.config.augments):
+            return build_episode(source, episode_config, indices)
+        split_key = episodes.split_key(seed, source.split)
+        key = episodes.task_key(split_key, stream=episodes.AUGMENTATION, **place)
+        return build_episode(source, episode_config, indices, key)
+
+    return _batched(tasks, make, meta_batch_size, True, pipeline_config)
+
+
+def evaluation_tasks(
+    source: ImageSource,
+    episode_config: EpisodeConfig,
+    *,
+    seed: int,
+    n_tasks: int,
+    batch_size: int,
+    pipeline_config: PipelineConfig | None = None,
+) -> tf.data.Dataset:
+    """Tasks 0 to n_tasks - 1 of step 0, never augmented: those of TaskList.draw.
+
+    Returns:
+      A Dataset of Episode as of `meta_batches` with T = batch_size. Where batch_size does not
+      divide n_tasks the last batch is smaller and T is not static.
+
+    Raises:
+      ValueError: the split cannot fill such tasks, or a number breaks its rule.
+    """
+    _require("n_tasks", n_tasks, 1)
+    _require("batch_size", batch_size, 1)
+    episodes.check(source.spec, source.split, episode_config)
+
+    def make(task: tf.Tensor) -> Episode:
+        indices = episodes.sample(
+            source.spec, source.split, episode_config, seed=seed, step=0, task=task
+        )
+        return build_episode(source, episode_config, indices)
+
+    tasks = tf.data.Dataset.range(n_tasks)
+    return _batched(tasks, make, batch_size, n_tasks % batch_size == 0, pipeline_config)
+
+
+def listed_tasks(
+    source: ImageSource,
+    task_list: TaskList,
+    *,
+    batch_size: int,
+    pipeline_config: PipelineConfig | None = None,
+) -> tf.data.Dataset:
+    """The tasks of a list in its order, never augmented; otherwise as `evaluation_tasks`.
+
+    Raises:
+      ValueError: the list is of another data set or split.
+    """
+    _require("batch_size", batch_size, 1)
+    task_list.check(source.spec, source.split)
+    listed = EpisodeIndices(task_list.class_ids, task_list.rotations, task_list.image_indices)
+    tasks = tf.data.Dataset.from_tensor_slices(listed)
+
+    def make(indices: EpisodeIndices) -> Episode:
+        return build_episode(source, task_list.config, indices)
+
+    whole = len(task_list) % batch_size == 0
+    return _batched(tasks, make, batch_size, whole, pipeline_config)
+
+
+def build_episode(
+    source: ImageSource,
+    episode_config: EpisodeConfig,
+    indices: EpisodeIndices,
+    augmentation_key: tf.Tensor | None = None,
+) -> Episode:
+    """Fetches, turns, augments (if a key is given) and normalises the images of one task.
+
+    Args:
+      source: the split's images.
+      episode_config: the task's shape.
+      indices: which images.
+      augmentation_key: [2] int64 or None.
+
+    Returns:
+      An Episode without the leading axis T.
+    """
+    way, shot = episode_config.n_way, episode_config.k_shot
+    rows = tf.reshape(source.rows(indices.class_ids, indices.image_indices), [-1])
+    pixels = source.gather(tf.ensure_shape(rows, [episode_config.images_per_task]))
+    if episode_config.rotations:
+        turns = tf.repeat(indices.rotations, episode_config.images_per_class)
+        pixels = augmentation.rotate(pixels, turns)
+    unit = images.to_unit(pixels, source.config)
+    if augmentation_key is not None:
+        unit = augmentation.augment(unit, source.config, augmentation_key)
+    ready = images.normalise(unit, source.config)
+    shape = source.config.shape
+    ready = tf.reshape(ready, [way, episode_config.images_per_class, *shape])
+    return Episode(
+        tf.reshape(ready[:, :shot], [-1, *shape]),
+        tf.repeat(tf.range(way), shot),
+        tf.reshape(ready[:, shot:], [-1, *shape]),
+        tf.repeat(tf.range(way), episode_config.n_query),
+    )
+
+
+def _batched(
+    tasks: tf.data.Dataset,
+    make: Callable[..., Episode],
+    batch_size: int,
+    drop_remainder: bool,
+    pipeline_config: PipelineConfig | None,
+) -> tf.data.Dataset:
+    """Makes tasks in parallel, keeps their order, and batches them."""
+    settings = pipeline_config or PipelineConfig()
+    threads = settings.private_threads
+    dataset = tasks.map(make, num_parallel_calls=settings.parallel_tasks or threads)
+    dataset = dataset.batch(batch_size, drop_remainder=drop_remainder)
+    options = tf.data.Options()
+    options.deterministic = True
+    # The rewrites would copy every captured image into the rewritten graph, and gain nothing here.
+    options.experimental_optimization.apply_default_optimizations = False
+    options.threading.private_threadpool_size = threads
+    options.threading.max_intra_op_parallelism = 1
+    return dataset.prefetch(settings.prefetch).with_options(options)
+
+
+def _require(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}. Received: {value!r}.")

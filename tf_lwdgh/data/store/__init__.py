@@ -1,0 +1,15 @@
+"""Data sets on disk: Meta-Dataset's TFRecords, one file a class, described by dataset_spec.json.
+
+A record is a tf.train.Example {image: bytes (PNG or JPEG), label: int64}. Class ids run on from
+train to val to test. Records and specs that Meta-Dataset's converters wrote load here, and ours
+load there.
+"""
+
+from tf_lwdgh.data.store.records import class_path, index_class, read_class, serialise
+from tf_lwdgh.data.store.spec import SPEC_FILE, SPLITS, DatasetSpec, open_dataset
+from tf_lwdgh.data.store.writer import is_finished, write_dataset
+
+__all__ = [
+    "SPEC_FILE", "SPLITS", "DatasetSpec", "class_path", "index_class", "is_finished",
+    "open_dataset", "read_class", "serialise", "write_dataset",
+]  # fmt: skip

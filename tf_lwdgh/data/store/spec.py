@@ -1,0 +1,147 @@
+"""dataset_spec.json: what a folder of records holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+
+from tf_lwdgh.data.store.spec_json import SPLITS, from_json, to_json
+
+SPEC_FILE = "dataset_spec.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetSpec:
+    """What a folder of records holds.
+
+    Attributes:
+      name: of the data set.
+      classes_per_split: how many classes 'train', 'val' and 'test' have.
+      images_per_class: by class id.
+      class_names: by class id.
+      superclasses: the superclass id of each class (bi-level data sets), or ().
+      superclass_names: by superclass id.
+      file_pattern: of the record files, with {} for the class id.
+      split_name: which split of the data set this is, such as 'vinyals'.
+      source_checksum: of what was converted.
+      content_checksum: sha256 over all images in order.
+      converter_version: of what wrote the records.
+      image_size: height and width of every image, or None where they differ.
+      encoding: 'png', 'jpeg' or 'mixed'.
+    """
+
+    name: str
+    classes_per_split: Mapping[str, int]
+    images_per_class: tuple[int, ...]
+    class_names: tuple[str, ...]
+    superclasses: tuple[int, ...] = ()
+    superclass_names: tuple[str, ...] = ()
+    file_pattern: str = "{}.tfrecords"
+    split_name: str = ""
+    source_checksum: str = ""
+    content_checksum: str = ""
+    converter_version: str = ""
+    image_size: int | None = None
+    encoding: str = "mixed"
+
+    def __post_init__(self) -> None:
+        for field, rule in self._broken_rules():
+            value = str(getattr(self, field))
+            raise ValueError(
+                f"DatasetSpec.{field} {rule} ({len(self.images_per_class)} classes). "
+                f"Received: {value if len(value) <= 200 else value[:197] + '...'}."
+            )
+
+    def _broken_rules(self) -> Iterator[tuple[str, str]]:
+        if set(self.classes_per_split) != set(SPLITS):
+            yield "classes_per_split", f"needs the keys {', '.join(SPLITS)}"
+        n_classes = sum(self.classes_per_split.values())
+        n_superclasses = len(self.superclass_names)
+        if len(self.images_per_class) != n_classes:
+            yield "images_per_class", f"needs a count for each of the {n_classes} classes"
+        if min(self.images_per_class, default=1) < 1:
+            yield "images_per_class", "must be above 0"
+        if len(self.class_names) != n_classes:
+            yield "class_names", f"needs a name for each of the {n_classes} classes"
+        if self.file_pattern.count("{}") != 1 or set(self.file_pattern) & set("/\\"):
+            yield "file_pattern", "needs one {} for the class id, and no folder"
+        if len(self.superclasses) not in (0, n_classes):
+            yield "superclasses", f"needs one for each of the {n_classes} classes"
+        if not set(self.superclasses) <= set(range(n_superclasses)):
+            yield "superclasses", f"must be ids of the {n_superclasses} superclass_names"
+
+    def classes(self, split: str) -> range:
+        """The class ids of 'train', 'val' or 'test'.
+
+        Raises:
+          ValueError: another split.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}. Received: {split!r}.")
+        start = sum(self.classes_per_split[s] for s in SPLITS[: SPLITS.index(split)])
+        return range(start, start + self.classes_per_split[split])
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of all that the spec says: equal for equal data, wherever it lies."""
+        content = {**dataclasses.asdict(self), "classes_per_split": dict(self.classes_per_split)}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> DatasetSpec:
+        """Reads <folder>/dataset_spec.json, ours or Meta-Dataset's, plain or bi-level.
+
+        Raises:
+          FileNotFoundError: there is none.
+          ValueError: it is no spec; the message names the file, the key, the rule and the value.
+        """
+        path = pathlib.Path(folder, SPEC_FILE)
+        try:
+            return cls(**from_json(json.loads(path.read_text(encoding="utf-8"))))
+        except ValueError as error:  # JSON's and Unicode's errors are ValueErrors too
+            raise ValueError(f"{path} is no description of a data set: {error}") from error
+
+    def write(self, folder: str | os.PathLike) -> None:
+        """Writes <folder>/dataset_spec.json, whole or not at all."""
+        path = pathlib.Path(folder, SPEC_FILE)
+        partial = path.with_suffix(".partial")
+        with open(partial, "w", encoding="utf-8") as file:
+            json.dump(to_json(dataclasses.asdict(self)), file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+
+
+def open_dataset(data_dir: str | os.PathLike, name: str) -> tuple[str, DatasetSpec]:
+    """The records' folder and spec of data set `name`.
+
+    Args:
+      data_dir: the folder that holds one folder a data set.
+      name: of the data set.
+
+    Raises:
+      FileNotFoundError: there is no such data set; the message says which there are and how to
+        make one.
+    """
+    folder = os.path.join(data_dir, name)
+    if os.path.exists(os.path.join(folder, SPEC_FILE)):
+        return folder, DatasetSpec.load(folder)
+    root = pathlib.Path(data_dir)
+    names = (p.parent.name for p in root.glob(f"*/{SPEC_FILE}"))
+    there = sorted(n for n in names if not n.startswith("."))  # hidden ones are half-written
+    raise FileNotFoundError(
+        f"No data set {name!r} (DatasetConfig.name) in --data_dir {str(data_dir)!r}: there is no "
+        f"{os.path.join(folder, SPEC_FILE)}. Data sets found there: {', '.join(there) or 'none'}. "
+        f"Make one with a converter, such as `python tools/{_maker(name)} --help`; where there is no "
+        "clone, `python -m tf_lwdgh.converters --help`."
+    )
+
+
+def _maker(name: str) -> str:
+    known = {"glyphs": "make_glyphs.py", "omniglot": "convert_omniglot.py"}
+    other = "convert_mini_imagenet.py" if name.startswith("mini") else "convert_folder.py"
+    return known.get(name, other)

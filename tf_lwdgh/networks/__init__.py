@@ -1,0 +1,1 @@
+"""Keras backbones, and the bridge from them to pure functions."""

@@ -1,0 +1,1 @@
+"""Operations with hand-derived derivatives, one block a file."""

@@ -1,0 +1,79 @@
+"""Stride-1 SAME convolution and its filter gradient, in the precision and form that are asked for.
+
+In a lower precision only the products are: inputs are rounded to it, sums are float32, results are rounded
+to it; who uses them goes on in float32. `as_products` makes every convolution a matrix product over patches, which,
+unlike a convolution, can run with one filter a task side by side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+_as_products = False
+
+
+@contextlib.contextmanager
+def as_products() -> Iterator[None]:
+    """Within it convolutions are traced as matrix products. Not thread-safe."""
+    global _as_products
+    before, _as_products = _as_products, True
+    try:
+        yield
+    finally:
+        _as_products = before
+
+
+def convolve(x: tf.Tensor, kernel: tf.Tensor, dtype: str | None = None) -> tf.Tensor:
+    """The convolution; differentiable to any order.
+
+    Args:
+      x: [B, H, W, C].
+      kernel: [k, k, C, F], k odd.
+      dtype: of the products; None: x's.
+
+    Returns:
+      [B, H, W, F] of the products' dtype.
+    """
+    low_x, low_kernel = tf.cast(x, dtype or x.dtype), tf.cast(kernel, dtype or x.dtype)
+    if _as_products:
+        rows = _patches(low_x, kernel.shape[0])
+        z = tf.matmul(rows, tf.reshape(low_kernel, [-1, kernel.shape[-1]]))
+        z = tf.reshape(z, [-1, *x.shape[1:3], kernel.shape[-1]])
+    else:
+        z = tf.nn.conv2d(low_x, low_kernel, 1, "SAME")
+    return z
+
+
+def filter_gradient(x: tf.Tensor, dz: tf.Tensor, size: int, dtype: str | None = None) -> tf.Tensor:
+    """The kernel's gradient [size, size, C, F], of x's dtype.
+
+    Args:
+      x: [B, H, W, C].
+      dz: [B, H, W, F], of x's or the products' dtype.
+      size: the kernel's.
+      dtype: of the products; None: x's.
+    """
+    low_x, low_dz = tf.cast(x, dtype or x.dtype), tf.cast(dz, dtype or x.dtype)
+    shape = [size, size, x.shape[-1], dz.shape[-1]]
+    if _as_products:
+        rows = tf.reshape(low_dz, [-1, dz.shape[-1]])
+        product = tf.matmul(_patches(low_x, size), rows, transpose_a=True)
+        return tf.cast(tf.reshape(product, shape), x.dtype)
+    gradient = tf.raw_ops.Conv2DBackpropFilter(
+        input=low_x, filter_sizes=shape, out_backprop=low_dz, strides=[1, 1, 1, 1], padding="SAME"
+    )
+    return tf.cast(gradient, x.dtype)
+
+
+def _patches(x: tf.Tensor, size: int) -> tf.Tensor:
+    """[B, H, W, C] -> [B·H·W, size² C], zeros around the images: a convolution with a constant kernel."""
+    channels = x.shape[-1]
+    if size > 1:
+        lanes = size * size * channels
+        cut = np.eye(lanes).reshape(size, size, channels, lanes)
+        x = tf.nn.conv2d(x, tf.constant(cut, x.dtype), 1, "SAME")
+    return tf.reshape(x, [-1, x.shape[-1]])

@@ -1,0 +1,1 @@
+"""The outer loop: the meta-step, evaluation, and how tasks run."""

@@ -1,0 +1,233 @@
+"""Accuracies of test tasks: mean, 95 % interval, n; and the paired difference of two checkpoints.
+
+The interval is mean ± 1.96 s/√n over tasks, s the standard deviation with ddof = 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_lwdgh import config
+from tf_lwdgh.learners import Algorithm, cross_entropy
+from tf_lwdgh.networks.functional import FunctionalModel
+from tf_lwdgh.outer.task_execution import TaskExecution
+from tf_lwdgh.types import Episode
+
+
+@config.configurable
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What is evaluated.
+
+    Attributes:
+      n_tasks: how many tasks; fewer than some thousands are noisy.
+      split: 'test', 'val' or 'train'.
+      inner_steps: steps of the inner loop; the paper tests with 10. None: as in training.
+      seed: of the tasks.
+      n_way: None: as in training; another number needs MAML.head = 'zero'.
+      k_shot: None: as in training.
+      n_query: queries a class; None: as in training.
+      batch_size: tasks made and held at once; changes no result.
+    """
+
+    n_tasks: int = 1000
+    split: str = "test"
+    inner_steps: int | None = 10
+    seed: int = 0
+    n_way: int | None = None
+    k_shot: int | None = None
+    n_query: int | None = None
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        for name, least in (("n_tasks", 2), ("batch_size", 1), ("inner_steps", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(
+                    f"Evaluation.{name} must be at least {least}. "
+                    f"Received: Evaluation.{name} = {value!r}."
+                )
+        if self.split not in ("train", "val", "test"):
+            raise ValueError(
+                "Evaluation.split must be one of train, val, test. "
+                f"Received: Evaluation.split = {self.split!r}."
+            )
+
+
+def mean_and_interval(values: np.ndarray) -> tuple[float, float]:
+    """Mean and 1.96 s/√n of [n] values, in float64; the interval of one value is infinite."""
+    values = np.asarray(values, np.float64)
+    if len(values) < 2:
+        return float(values.mean()), math.inf
+    return float(values.mean()), float(1.96 * values.std(ddof=1) / math.sqrt(len(values)))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvaluationResult:
+    """One checkpoint on one list of tasks.
+
+    Attributes:
+      accuracies: [n] float64 in [0, 1], one a task.
+      losses: [n] float64, nats.
+      about: what was evaluated: task-list hash, batch_norm, n_query, inner_steps, checkpoint …
+    """
+
+    accuracies: np.ndarray
+    losses: np.ndarray
+    about: dict[str, Any]
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy in [0, 1]."""
+        return mean_and_interval(self.accuracies)[0]
+
+    @property
+    def interval95(self) -> float:
+        """Half the width of the 95 % interval."""
+        return mean_and_interval(self.accuracies)[1]
+
+    def __str__(self) -> str:
+        a = self.about
+        return (
+            f"{100 * self.mean:.2f} ± {100 * self.interval95:.2f} % accuracy over "
+            f"{len(self.accuracies)} {a['split']} tasks of {a['dataset']}: {a['n_way']}-way "
+            f"{a['k_shot']}-shot, {a['n_query']} queries a class, {a['inner_steps']} inner steps, "
+            f"BatchNorm {a['batch_norm']}, {a['checkpoint']}"
+        )
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Writes JSON with every task's accuracy; a whole file appears, or none."""
+        content = {
+            "accuracy": self.mean,
+            "interval95": self.interval95,
+            "n_tasks": len(self.accuracies),
+            **self.about,
+            "accuracies": self.accuracies.tolist(),
+            "losses": self.losses.tolist(),
+        }
+        write_json(path, content)
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """Accuracy of a minus accuracy of b over the same tasks, paired."""
+
+    mean: float
+    interval95: float
+    n_tasks: int
+
+    def __str__(self) -> str:
+        low, high = self.mean - self.interval95, self.mean + self.interval95
+        verdict = "the interval leaves 0 out" if low > 0 or high < 0 else "the interval holds 0"
+        return (
+            f"{100 * self.mean:+.2f} ± {100 * self.interval95:.2f} points, paired over "
+            f"{self.n_tasks} tasks ({verdict})"
+        )
+
+
+def paired(a: EvaluationResult, b: EvaluationResult) -> Difference:
+    """The mean difference a - b with its 95 % interval.
+
+    Raises:
+      ValueError: the two were not made on the same tasks.
+    """
+    ours, theirs = a.about["task_list_sha256"], b.about["task_list_sha256"]
+    if ours != theirs:
+        raise ValueError(
+            "a paired difference needs the same tasks on both sides. Received: task lists with "
+            f"sha256 {ours} and {theirs}."
+        )
+    mean, interval = mean_and_interval(a.accuracies - b.accuracies)
+    return Difference(mean, interval, len(a.accuracies))
+
+
+class Evaluator(tf.Module):
+    """Adapts to the support set of each task of a batch and judges its queries, side by side.
+
+    Args:
+      keras_model: a backbone, with the weights it has when called.
+      algorithm: the learner.
+      inner_steps: steps of the inner loop; None: as in training.
+      n_way: the tasks' ways; None: the model's.
+    """
+
+    def __init__(
+        self,
+        keras_model: keras.Model,
+        algorithm: Algorithm,
+        *,
+        inner_steps: int | None,
+        n_way: int | None = None,
+    ) -> None:
+        super().__init__(name="evaluator")
+        self.model = FunctionalModel(keras_model)
+        self.algorithm, self.inner_steps, self.n_way = algorithm, inner_steps, n_way
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def __call__(self, episodes: Episode) -> dict[str, tf.Tensor]:
+        """'loss' [T] in nats and 'predictions' [T, N*Q] int32 of T tasks."""
+        params, state = self.model.values(), self.model.state()
+
+        def one(episode: Episode) -> dict[str, tf.Tensor]:
+            logits = self.algorithm.adapt_and_predict(
+                self.model,
+                params,
+                state,
+                episode.support_images,
+                episode.support_labels,
+                episode.query_images,
+                n_way=self.n_way,
+                steps=self.inner_steps,
+            )
+            return {
+                "loss": tf.cast(cross_entropy(logits, episode.query_labels), tf.float32),
+                "predictions": tf.argmax(logits, -1, output_type=tf.int32),
+            }
+
+        labels = tf.TensorSpec(episodes.query_labels.shape[1:], tf.int32)
+        signature = {"loss": tf.TensorSpec([], tf.float32), "predictions": labels}
+        return TaskExecution().over(one, episodes, signature)
+
+
+def evaluate(
+    evaluator: Evaluator,
+    tasks: tf.data.Dataset,
+    about: dict[str, Any],
+    *,
+    progress: Callable[[int], None] = lambda n: None,
+) -> EvaluationResult:
+    """Runs all tasks.
+
+    Args:
+      evaluator: the checkpoint and learner.
+      tasks: a Dataset of batched Episode.
+      about: goes into the result.
+      progress: is told the number of tasks of every batch done.
+    """
+    accuracies, losses = [], []
+    for episodes in tasks:
+        result = evaluator(episodes)
+        hits = result["predictions"].numpy() == episodes.query_labels.numpy()
+        accuracies.append(hits.mean(axis=1, dtype=np.float64))
+        losses.append(result["loss"].numpy().astype(np.float64))
+        progress(len(hits))
+    return EvaluationResult(np.concatenate(accuracies), np.concatenate(losses), dict(about))
+
+
+def write_json(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
+    """Writes a JSON file; it appears whole, or not at all."""
+    folder = os.path.dirname(os.path.abspath(os.fspath(path)))
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
+        json.dump(content, file, indent=1)
+    os.replace(file.name, path)

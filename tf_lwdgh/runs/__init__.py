@@ -1,0 +1,1 @@
+"""One run folder: its settings, training, checkpoints, reports and judging."""

@@ -1,0 +1,286 @@
+"""An experiment put together from its gin settings, and everything about it checked before it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Sequence
+
+import keras
+import tensorflow as tf
+
+from tf_lwdgh import config
+from tf_lwdgh.data import episodes, store
+from tf_lwdgh.outer import optimizers, strategies
+from tf_lwdgh.aggregators import Aggregator, Mean
+from tf_lwdgh.learners import MAML, Algorithm
+from tf_lwdgh.networks.backbones import convnet4
+from tf_lwdgh.data.episodes import EpisodeConfig
+from tf_lwdgh.outer.evaluation import Evaluation
+from tf_lwdgh.networks.functional import FunctionalModel
+from tf_lwdgh.data.image_source import ImageSource
+from tf_lwdgh.data.images import ImageConfig
+from tf_lwdgh.outer.meta_step import MetaStep, OuterLoop
+from tf_lwdgh.outer.optimizers import LearningRate
+from tf_lwdgh.data.pipeline import PipelineConfig
+from tf_lwdgh.outer.task_execution import TaskExecution
+from tf_lwdgh.runs.config import TrainerConfig  # noqa: F401  (a run's config.gin binds it)
+
+CONFIG_FILE = "config.gin"
+_FOR_LATER = ("Evaluation.", "Threads.", "TrainerConfig.")  # used by one program and not another
+
+
+@config.configurable
+@dataclasses.dataclass(frozen=True)
+class DatasetConfig:
+    """Which data set.
+
+    Attributes:
+      name: of the folder under --data_dir that holds its records.
+    """
+
+    name: str = config.REQUIRED
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(
+                "DatasetConfig.name must be the name of a data set, such as 'glyphs'. "
+                f"Received: {'nothing' if self.name is config.REQUIRED else repr(self.name)}."
+            )
+
+
+@config.configurable
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The choices that make up an experiment; all else is set where it belongs, by its own name.
+
+    Attributes:
+      backbone: makes the Keras model, such as @convnet4 (without brackets).
+      algorithm: the learner, such as @MAML().
+      aggregator: makes one update of the tasks' gradients: @Mean() or @LWDGH().
+      optimizer: makes the outer optimizer, such as @Adam (without brackets).
+      learning_rate: its rate, @LearningRate().
+      seed: of the initial weights, the training tasks and the explore-exploit draws.
+      strategy: 'default' (one device) or 'mirrored' (a copy of the model on each GPU, the tasks of a
+        meta-batch shared out evenly).
+    """
+
+    backbone: Callable[..., keras.Model] = convnet4
+    algorithm: Algorithm = dataclasses.field(default_factory=MAML)
+    aggregator: Aggregator = dataclasses.field(default_factory=Mean)
+    optimizer: Callable[..., keras.optimizers.Optimizer] = optimizers.OPTIMIZERS["Adam"]
+    learning_rate: LearningRate = dataclasses.field(default_factory=LearningRate)
+    seed: int = 0
+    strategy: str = "default"
+
+    def __post_init__(self) -> None:
+        for name, method in (("algorithm", "adapt_and_predict"), ("aggregator", "unit")):
+            value = getattr(self, name)
+            if isinstance(value, type) or not hasattr(value, method):
+                known = {"algorithm": "@MAML()", "aggregator": "@Mean() or @LWDGH()"}[name]
+                raise ValueError(
+                    f"Experiment.{name} must be a ready object, such as {known}, with brackets. "
+                    f"Received: Experiment.{name} = {value!r}."
+                )
+        for name in ("backbone", "optimizer"):
+            if not callable(getattr(self, name)) or isinstance(getattr(self, name), keras.Model):
+                raise ValueError(
+                    f"Experiment.{name} must be a maker, such as @convnet4 or @Adam, without "
+                    f"brackets. Received: Experiment.{name} = {getattr(self, name)!r}."
+                )
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise ValueError(
+                f"Experiment.seed must be an integer. Received: Experiment.seed = {self.seed!r}."
+            )
+
+    def build(
+        self,
+        data_dir: str | os.PathLike[str] | None,
+        *,
+        splits: Sequence[str] = ("train", "val"),
+        spec: store.DatasetSpec | None = None,
+    ) -> Assembly:
+        """Reads all settings, checks them against each other and the data set, and makes the parts.
+
+        Args:
+          data_dir: the folder of data sets; None: do without data (for export).
+          splits: those that must be able to fill every task.
+          spec: the data set's description, where it is not to be read from data_dir.
+
+        Raises:
+          ValueError: a setting breaks a rule; the message names the binding.
+          FileNotFoundError: the data set is not there.
+        """
+        dataset, episode, image = DatasetConfig(), EpisodeConfig(), ImageConfig()
+        if spec is None and data_dir is not None:
+            _, spec = store.open_dataset(data_dir, dataset.name)
+        for split in splits if spec is not None else ():
+            episodes.check(spec, split, episode)
+        outer, strategy = OuterLoop(), strategies.make(self.strategy)
+        if outer.meta_batch_size % strategy.num_replicas_in_sync:
+            raise ValueError(
+                "OuterLoop.meta_batch_size must be a multiple of the replicas, of which there are "
+                f"{strategy.num_replicas_in_sync}. Received: "
+                f"OuterLoop.meta_batch_size = {outer.meta_batch_size}."
+            )
+        keras.utils.clear_session()  # so that the names Keras makes up are those of a fresh process
+        keras.utils.set_random_seed(self.seed)
+        with strategy.scope():
+            model = self.backbone(
+                image_size=image.image_size, channels=image.channels, n_way=episode.n_way
+            )
+        functional = FunctionalModel(model)
+        rates = getattr(getattr(self.algorithm, "inner_loop", None), "rates", None)
+        if rates is not None:
+            rates(functional.names, functional.is_batch_norm)
+        return Assembly(
+            experiment=self,
+            dataset=dataset,
+            data_dir=None if data_dir is None else os.fspath(data_dir),
+            spec=spec,
+            episode=episode,
+            image=image,
+            outer=outer,
+            pipeline=PipelineConfig(),
+            keras_model=model,
+            strategy=strategy,
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Assembly:
+    """The parts of an experiment, checked against each other.
+
+    Attributes:
+      experiment: the choices.
+      dataset: its name.
+      data_dir: the folder of data sets, or None.
+      spec: the data set's description, or None.
+      episode: the tasks' shape.
+      image: the images' settings.
+      outer: the outer loop's settings.
+      pipeline: where images are kept.
+      keras_model: the backbone with its initial weights.
+      strategy: the devices it is on.
+    """
+
+    experiment: Experiment
+    dataset: DatasetConfig
+    data_dir: str | None
+    spec: store.DatasetSpec | None
+    episode: EpisodeConfig
+    image: ImageConfig
+    outer: OuterLoop
+    pipeline: PipelineConfig
+    keras_model: keras.Model
+    strategy: tf.distribute.Strategy
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The learner."""
+        return self.experiment.algorithm
+
+    @property
+    def total_steps(self) -> int:
+        """Meta-steps of the whole run."""
+        return self.outer.epochs * self.outer.steps_per_epoch
+
+    @functools.cached_property
+    def meta_step(self) -> MetaStep:
+        """The meta-step, with its optimizer and slots; made at the first call."""
+        with self.strategy.scope():
+            optimizer = optimizers.build(
+                self.experiment.optimizer, self.experiment.learning_rate, self.total_steps
+            )
+            return MetaStep(
+                keras_model=self.keras_model,
+                algorithm=self.algorithm,
+                aggregator=self.experiment.aggregator,
+                optimizer=optimizer,
+                settings=self.outer,
+                execution=TaskExecution(),
+                seed=self.experiment.seed,
+            )
+
+    def source(self, split: str) -> ImageSource:
+        """The images of one split, loaded now."""
+        if self.data_dir is None or self.spec is None:
+            raise ValueError("the experiment was built without data: give a --data_dir.")
+        records = os.path.join(self.data_dir, self.dataset.name)
+        return ImageSource(records, self.spec, split, self.image, self.pipeline.storage)
+
+    def evaluation_episode(self, evaluation: Evaluation) -> EpisodeConfig:
+        """The shape of the tasks of an evaluation.
+
+        Raises:
+          ValueError: another number of ways than the head has, or the split cannot fill the tasks.
+        """
+        changes = {
+            name: getattr(evaluation, name)
+            for name in ("n_way", "k_shot", "n_query")
+            if getattr(evaluation, name) is not None
+        }
+        episode = dataclasses.replace(self.episode, **changes)
+        if episode.n_way != self.episode.n_way and getattr(self.algorithm, "head", "") != "zero":
+            raise ValueError(
+                "Evaluation.n_way must be the training's EpisodeConfig.n_way = "
+                f"{self.episode.n_way}, unless MAML.head = 'zero' was trained. "
+                f"Received: Evaluation.n_way = {episode.n_way}."
+            )
+        if self.spec is not None:
+            episodes.check(self.spec, evaluation.split, episode)
+        return episode
+
+
+def parse_run(run_dir: str | os.PathLike[str], gin_params: Sequence[str] = ()) -> None:
+    """Reads the settings that a run was trained with, and then single bindings.
+
+    Raises:
+      FileNotFoundError: there is no such run.
+      ValueError: a binding is wrong.
+    """
+    path = os.path.join(run_dir, CONFIG_FILE)
+    if not os.path.exists(path):
+        raise FileNotFoundError(
+            f"--run_dir must be a folder that `python -m tf_lwdgh.train` wrote, with a {CONFIG_FILE} "
+            f"in it. Received: {os.fspath(run_dir)!r}."
+        )
+    config.parse([os.path.abspath(path)], gin_params)
+
+
+def from_run(
+    run_dir: str | os.PathLike[str],
+    gin_params: Sequence[str] = (),
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    splits: Sequence[str] = (),
+) -> Assembly:
+    """Builds the experiment of a run folder from the settings that it was trained with.
+
+    Args:
+      run_dir: a folder that `train` wrote.
+      gin_params: bindings that override the run's.
+      data_dir: the folder of data sets; None: do without data.
+      splits: those that must be able to fill every task.
+
+    Raises:
+      FileNotFoundError: no such run, or no such data set.
+      ValueError: a binding is wrong.
+    """
+    parse_run(run_dir, gin_params)
+    return Experiment().build(data_dir, splits=splits)
+
+
+def refuse_idle_bindings(gin_params: Sequence[str]) -> None:
+    """Refuses bindings given by hand that no part of the experiment has asked for.
+
+    Raises:
+      ValueError: there is one.
+    """
+    idle = [n for n in config.without_effect(gin_params) if not n.startswith(_FOR_LATER)]
+    if idle:
+        raise ValueError(
+            f"--gin_param: nothing in this experiment uses {', '.join(idle)}. Remove it, or choose "
+            "the part that does with another --gin_file or Experiment.… binding."
+        )

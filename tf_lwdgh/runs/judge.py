@@ -1,0 +1,145 @@
+"""Judges the checkpoints of run folders on a list of tasks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from tf_lwdgh.data import pipeline
+from tf_lwdgh.runs import checkpoints, experiment
+from tf_lwdgh.runs.checkpoints import CheckpointFolder
+from tf_lwdgh.outer.evaluation import Evaluation, EvaluationResult, Evaluator, evaluate
+from tf_lwdgh.runs.experiment import Assembly
+from tf_lwdgh.runs.progress import Progress, StepClock
+from tf_lwdgh.data.task_lists import TaskList
+
+WHICH = ("best", "last")
+
+
+def load_checkpoint(
+    assembly: Assembly, run_dir: str | os.PathLike[str], which: str
+) -> dict[str, Any]:
+    """Fills a model with the weights of a run's 'best' or 'last' checkpoint.
+
+    Returns:
+      The checkpoint's manifest: 'step', 'best_accuracy' …
+
+    Raises:
+      ValueError: another word than those two, or no checkpoint of that kind is whole.
+      FileNotFoundError: the run has no such checkpoint yet.
+    """
+    if which not in WHICH:
+        raise ValueError(f"--checkpoint must be one of {', '.join(WHICH)}. Received: {which!r}.")
+    folder = CheckpointFolder(os.path.join(run_dir, {"best": "best", "last": "checkpoints"}[which]))
+    manifest = folder.newest()
+    if manifest is None:
+        raise FileNotFoundError(
+            f"there is no {which} checkpoint in {folder.folder!r}: one is saved after the first "
+            f"validation or epoch. --checkpoint takes {' or '.join(WHICH)}."
+        )
+    folder.load(manifest, {"model": checkpoints.model_variables(assembly.keras_model)})
+    return manifest
+
+
+def judge(
+    run_dir: str | os.PathLike[str],
+    *,
+    data_dir: str | os.PathLike[str],
+    gin_params: Sequence[str] = (),
+    which: str = "best",
+    tasks: TaskList | None = None,
+    show: bool = True,
+) -> tuple[EvaluationResult, TaskList]:
+    """Evaluates a run with its own settings and writes the result into its folder.
+
+    Args:
+      run_dir: the run.
+      data_dir: the folder of data sets.
+      gin_params: bindings that override the run's.
+      which: 'best' or 'last'.
+      tasks: the tasks; None: those that the settings draw.
+      show: whether to show progress.
+
+    Returns:
+      The result, and the tasks.
+
+    Raises:
+      ValueError: a setting is wrong, or the tasks are of another data set or shape.
+      FileNotFoundError: no such run, checkpoint or data set.
+    """
+    experiment.parse_run(run_dir, gin_params)
+    assembly = experiment.Experiment().build(data_dir, splits=())
+    settings = Evaluation()
+    experiment.refuse_idle_bindings(gin_params)
+    episode = assembly.evaluation_episode(settings)
+    manifest = load_checkpoint(assembly, run_dir, which)
+    if tasks is None:
+        tasks = TaskList.draw(
+            assembly.spec, settings.split, episode, seed=settings.seed, n_tasks=settings.n_tasks
+        )
+    else:
+        tasks.check(assembly.spec, settings.split, episode)
+    evaluator = Evaluator(
+        assembly.keras_model,
+        assembly.algorithm,
+        inner_steps=settings.inner_steps,
+        n_way=None if episode.n_way == assembly.episode.n_way else episode.n_way,
+    )
+    about = _about(assembly, settings, tasks, run_dir, which, manifest["step"])
+    result = _run(assembly, evaluator, settings, tasks, about, show)
+    result.write(os.path.join(run_dir, "evaluation", _file_name(about)))
+    return result, tasks
+
+
+def _run(assembly, evaluator, settings, tasks, about, show: bool) -> EvaluationResult:
+    dataset = pipeline.listed_tasks(
+        assembly.source(settings.split),
+        tasks,
+        batch_size=settings.batch_size,
+        pipeline_config=assembly.pipeline,
+    )
+    if not show:
+        return evaluate(evaluator, dataset, about)
+    clock = StepClock(1)
+    with Progress(total=len(tasks), tasks_per_step=1, unit="task", every=10.0) as progress:
+        clock.start()
+
+        def advance(n: int) -> None:
+            progress.advance(n)
+            clock.count(n)
+            progress.report(tasks_per_second=clock.tasks_per_second())
+
+        return evaluate(evaluator, dataset, about, progress=advance)
+
+
+def _about(
+    assembly: Assembly, settings: Evaluation, tasks: TaskList, run_dir, which: str, step: int
+) -> dict[str, Any]:
+    inner_loop = getattr(assembly.algorithm, "inner_loop", None)
+    steps = settings.inner_steps
+    return {
+        "run": os.path.basename(os.path.abspath(run_dir)),
+        "checkpoint": f"{which} checkpoint, step {step}",
+        "dataset": tasks.dataset,
+        "fingerprint": tasks.fingerprint,
+        "split": tasks.split,
+        "n_way": tasks.config.n_way,
+        "k_shot": tasks.config.k_shot,
+        "n_query": tasks.config.n_query,
+        "inner_steps": getattr(inner_loop, "steps", None) if steps is None else steps,
+        "batch_norm": getattr(assembly.algorithm, "batch_norm", "unknown"),
+        "task_list_sha256": tasks.sha256,
+    }
+
+
+def _file_name(about: dict[str, Any]) -> str:
+    parts = (
+        about["split"],
+        f"{about['n_way']}way{about['k_shot']}shot",
+        f"{about['inner_steps']}steps",
+        about["batch_norm"],
+        about["checkpoint"].split()[0],
+        about["task_list_sha256"][:8],
+    )
+    return "_".join(parts) + ".json"

@@ -1,0 +1,290 @@
+"""The training loop: meta-steps in windows, validation, checkpoints, and going on after a stop.
+
+A window ends at every step where something is logged, saved or judged. Those steps depend on the step
+number alone, so that a run that was killed and goes on logs the very lines of one that was not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from tf_lwdgh import config
+from tf_lwdgh.data import pipeline
+from tf_lwdgh.outer import strategies
+from tf_lwdgh.runs import checkpoints, readback, resume, summaries
+from tf_lwdgh.runs.checkpoints import CheckpointFolder
+from tf_lwdgh.outer.evaluation import Evaluator, evaluate, mean_and_interval
+from tf_lwdgh.runs.experiment import CONFIG_FILE, Assembly
+from tf_lwdgh.runs.pictures import episode_picture
+from tf_lwdgh.runs.profiling import Profiler, choose_steps
+from tf_lwdgh.runs.progress import Progress, StepClock
+from tf_lwdgh.runs.config import TrainerConfig
+from tf_lwdgh.types import Episode
+
+OPERATIVE_FILE = "operative.gin"
+_VALIDATION_BATCH = 16
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass
+class Progression:
+    """Where a run stands.
+
+    Attributes:
+      step: meta-steps done.
+      best_accuracy: the best validation accuracy so far; -1 before the first.
+      best_step: where that was.
+    """
+
+    step: int = 0
+    best_accuracy: float = -1.0
+    best_step: int = 0
+
+
+class TrainingDiverged(readback.NonFiniteError):
+    """The loss or an update was not finite; the last checkpoint is intact."""
+
+
+class Trainer:
+    """Trains one experiment in one run folder; going on from the newest whole checkpoint there.
+
+    Args:
+      assembly: the experiment.
+      run_dir: its folder.
+      settings: how it is watched and kept; by default as gin says.
+
+    Raises:
+      ValueError: the folder holds a run with other settings or another data set, or no whole
+        checkpoint though there are some.
+    """
+
+    def __init__(
+        self, assembly: Assembly, run_dir: str, settings: TrainerConfig | None = None
+    ) -> None:
+        self.assembly, self.run_dir = assembly, os.fspath(run_dir)
+        self.settings = settings or TrainerConfig()
+        self.meta_step = assembly.meta_step
+        self.last = CheckpointFolder(
+            os.path.join(run_dir, "checkpoints"), keep=self.settings.keep_checkpoints
+        )
+        self.best = CheckpointFolder(os.path.join(run_dir, "best"), keep=1)
+        self._model_state = {"model": checkpoints.model_variables(assembly.keras_model)}
+        slots = checkpoints.optimizer_variables(self.meta_step.optimizer)
+        self._state = {**self._model_state, "optimizer": slots}
+        self._gin_settings = config.settings()
+        self.at = self._restore()
+        self._evaluator = Evaluator(
+            assembly.keras_model, assembly.algorithm, inner_steps=self.settings.val_inner_steps
+        )
+        self._since_histogram: list[readback.Arrays] = []
+        self._picture_episode: Episode | None = None
+
+    def run(
+        self,
+        *,
+        stop: Callable[[], bool] = lambda: False,
+        progress: Progress | None = None,
+        profile: bool = False,
+    ) -> Progression:
+        """Trains to the end, or saves at the end of the window in which `stop` says so.
+
+        With `profile` a few of the steps are profiled; that changes no number but the speed.
+
+        Raises:
+          TrainingDiverged: the loss or an update was not finite.
+          ValueError: too few steps are left to profile any.
+        """
+        total = self.assembly.total_steps
+        profiled = choose_steps(self.at.step, total) if profile else range(0)
+        progress = progress or Progress(
+            total=total,
+            done=self.at.step,
+            tasks_per_step=self.assembly.outer.meta_batch_size,
+        )
+        if self.at.step >= total:
+            progress.note(
+                f"{self.run_dir}: all {total} steps are done; nothing is left to train. More epochs: "
+                "--gin_param='EPOCHS = …'."
+            )
+            return self.at
+        validation = self._validation_tasks()
+        batches = self._training_batches()
+        profiler = Profiler(self.run_dir, profiled, progress.note)
+        with summaries.RunLog(self.run_dir, resumed_at=self.at.step) as log, progress, profiler:
+            self._introduce(log)
+            self._loop(batches, validation, log, progress, profiler, stop)
+        return self.at
+
+    def _loop(self, batches, validation, log, progress, profiler, stop) -> None:
+        clock = StepClock(self.assembly.outer.meta_batch_size)
+        progress.note("building the graph: the first step takes longer …")
+        first = True
+        while self.at.step < self.assembly.total_steps:
+            start, end = self.at.step, self._next_boundary(self.at.step)
+            window = []
+            for step in range(start, end):
+                with profiler.step(step):
+                    window.append(self.meta_step(next(batches), tf.constant(step, tf.int64)))
+                progress.advance()
+                if first:
+                    self._write_operative()
+                if first or step in profiler.steps:  # leaves tracing and profile out of the speed
+                    clock.start()
+                else:
+                    clock.count(1)
+                first = False
+            arrays = readback.read(window)
+            speed = clock.tasks_per_second()
+            self._check_finite(arrays, start + 1)
+            self.at.step = end
+            values = readback.scalars(arrays)
+            if speed is not None:
+                values["speed/tasks_per_second"] = speed
+            self._since_histogram.append(arrays)
+            progress.report(
+                tasks_per_second=speed,
+                loss=values["train/loss"],
+                accuracy=values["train/accuracy"],
+            )
+            stopping = stop()
+            self._judge_and_save(values, validation, log, progress, stopping=stopping)
+            clock.start()
+            if stopping:
+                progress.note(f"stopped at step {end}; the same command goes on from there.")
+                return
+
+    def _judge_and_save(self, values, validation, log, progress, *, stopping: bool) -> None:
+        step = self.at.step
+        judged = self._is_due(step, self._interval("validate_every"))
+        if judged:
+            values.update(self._validate(validation, log))
+            progress.note(
+                f"step {step}: validation accuracy {100 * values['val/accuracy']:.2f} ± "
+                f"{100 * values['val/interval95']:.2f} %, loss {values['val/loss']:.3f}"
+            )
+        log.scalars(step, values)
+        if judged or step == self.assembly.total_steps:
+            log.histograms(step, readback.histograms(self._since_histogram))
+            self._since_histogram.clear()
+        if judged and values["val/accuracy"] > self.at.best_accuracy:
+            self.at.best_accuracy, self.at.best_step = values["val/accuracy"], step
+            self.best.save(step, self._model_state, self._manifest())
+        if stopping or self._is_due(step, self._interval("checkpoint_every")):
+            log.flush(durable=True)
+            self.last.save(step, self._state, self._manifest())
+
+    def _interval(self, name: str) -> int:
+        value = getattr(self.settings, name)
+        return self.assembly.outer.steps_per_epoch if value is None else value
+
+    def _is_due(self, step: int, interval: int) -> bool:
+        return interval > 0 and (step % interval == 0 or step == self.assembly.total_steps)
+
+    def _next_boundary(self, step: int) -> int:
+        names = ("validate_every", "checkpoint_every", "log_every")
+        intervals = [i for i in map(self._interval, names) if i > 0]
+        return min(self.assembly.total_steps, *((step // i + 1) * i for i in intervals))
+
+    def _check_finite(self, arrays: readback.Arrays, first_step: int) -> None:
+        try:
+            readback.check_finite(arrays, first_step)
+        except readback.NonFiniteError as error:
+            kept = self.last.steps()
+            saved = f"The checkpoint of step {kept[-1]} is intact" if kept else "Nothing was saved yet"
+            raise TrainingDiverged(
+                f"training diverged: {error} {saved}. Lower InnerLoop.inner_lr or LearningRate.rate, "
+                "or clip more with OuterLoop.clip_norm."
+            ) from error
+
+    def _validate(self, validation: tf.data.Dataset | None, log: summaries.RunLog) -> dict[str, float]:
+        result = evaluate(self._evaluator, validation, {})
+        accuracy, interval = mean_and_interval(result.accuracies)
+        self._draw_picture(log)
+        loss = float(np.mean(result.losses))
+        return {"val/accuracy": accuracy, "val/interval95": interval, "val/loss": loss}
+
+    def _draw_picture(self, log: summaries.RunLog) -> None:
+        episode = self._picture_episode
+        if episode is None:
+            return
+        predictions = self._evaluator(episode)["predictions"][0].numpy()
+        shown = np.mean(predictions == episode.query_labels[0].numpy())
+        png, size = episode_picture(
+            episode.support_images[0].numpy(),
+            episode.query_images[0].numpy(),
+            predictions,
+            self.assembly.episode.n_way,
+            f"step {self.at.step}, accuracy of this task {100 * shown:.0f} %",
+        )
+        log.image(self.at.step, "val/episode", png, size)
+
+    def _training_batches(self) -> Iterator[Episode]:
+        a = self.assembly
+        batches = pipeline.meta_batches(
+            a.source("train"),
+            a.episode,
+            meta_batch_size=a.outer.meta_batch_size,
+            seed=a.experiment.seed,
+            start_step=self.at.step,
+            end_step=a.total_steps,
+            augment=True,
+            pipeline_config=a.pipeline,
+        )
+        return iter(strategies.distribute(a.strategy, batches))
+
+    def _validation_tasks(self) -> tf.data.Dataset | None:
+        if self._interval("validate_every") == 0:
+            return None
+        tasks = pipeline.evaluation_tasks(
+            self.assembly.source("val"),
+            self.assembly.episode,
+            seed=self.settings.val_seed,
+            n_tasks=self.settings.val_tasks,
+            batch_size=_VALIDATION_BATCH,
+            pipeline_config=self.assembly.pipeline,
+        )
+        self._picture_episode = next(iter(tasks.take(1)))
+        return tasks
+
+    def _restore(self) -> Progression:
+        manifest = self.last.newest()
+        if manifest is None:
+            return Progression()
+        resume.check(manifest, self._gin_settings, self._fingerprint, self.run_dir)
+        self.last.load(manifest, self._state)
+        _log.info("going on from step %d of %s", manifest["step"], self.run_dir)
+        return Progression(manifest["step"], manifest["best_accuracy"], manifest["best_step"])
+
+    @property
+    def _fingerprint(self) -> str:
+        return self.assembly.spec.fingerprint
+
+    def _manifest(self) -> dict:
+        return {
+            "best_accuracy": self.at.best_accuracy,
+            "best_step": self.at.best_step,
+            "dataset": self.assembly.dataset.name,
+            "fingerprint": self._fingerprint,
+            "settings": self._gin_settings,
+        }
+
+    def _introduce(self, log: summaries.RunLog) -> None:
+        """Writes what the run is: its settings as a file, as text and as HParams."""
+        _write_text(os.path.join(self.run_dir, CONFIG_FILE), config.full_text())
+        log.text(self.at.step, "config/full", summaries.gin_as_markdown(config.full_text()))
+        log.hparams(summaries.hparam_values(self._gin_settings), os.path.basename(self.run_dir))
+
+    def _write_operative(self) -> None:
+        _write_text(os.path.join(self.run_dir, OPERATIVE_FILE), config.operative_text())
+
+
+def _write_text(path: str, text: str) -> None:
+    with open(path + ".new", "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(path + ".new", path)

@@ -1,0 +1,104 @@
+"""Exports: a run's checkpoint as a SavedModel that appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from tf_lwdgh.runs import experiment
+from tf_lwdgh.outer.evaluation import Evaluation
+from tf_lwdgh.networks.functional import FunctionalModel
+from tf_lwdgh.runs.judge import load_checkpoint
+from tf_lwdgh.serving.module import ServingModule
+
+METADATA = "metadata.json"
+
+
+def from_run(run_dir: str, checkpoint: str, gin_params: Sequence[str] = ()) -> ServingModule:
+    """A run's checkpoint, ready to be saved; no data set is needed.
+
+    Args:
+      run_dir: a folder that `train` wrote.
+      checkpoint: 'best' (by validation accuracy) or 'last'.
+      gin_params: bindings that override the run's, such as 'Evaluation.inner_steps = 5'.
+
+    Raises:
+      FileNotFoundError: no such run, or no checkpoint in it yet.
+      ValueError: a binding is wrong, or no checkpoint is whole.
+    """
+    assembly = experiment.from_run(run_dir, gin_params)
+    steps = Evaluation().inner_steps
+    experiment.refuse_idle_bindings(gin_params)
+    manifest = load_checkpoint(assembly, run_dir, checkpoint)
+    return ServingModule(
+        FunctionalModel(assembly.keras_model),
+        assembly.algorithm,
+        assembly.image,
+        inner_steps=steps,
+        metadata={
+            "checkpoint": checkpoint,
+            "step": manifest["step"],
+            "dataset": manifest["dataset"],
+            "dataset_fingerprint": manifest["fingerprint"],
+        },
+    )
+
+
+def check_output(output: str, *, overwrite: bool) -> None:
+    """Makes sure that an export may be written, before any work is done for it.
+
+    Args:
+      output: the folder to write.
+      overwrite: whether an earlier export there may be replaced.
+
+    Raises:
+      FileExistsError: something is there that must not be replaced.
+    """
+    if not os.path.lexists(output) or (os.path.isdir(output) and not os.listdir(output)):
+        return
+    if not os.path.exists(os.path.join(output, "saved_model.pb")):
+        raise FileExistsError(
+            f"--output: exists and is no SavedModel, so it is left alone. Received: {output!r}."
+        )
+    if not overwrite:
+        raise FileExistsError(
+            "--output: holds a SavedModel already; choose another folder, or pass --overwrite to "
+            f"replace it. Received: {output!r}."
+        )
+
+
+def save(module: ServingModule, output: str, *, overwrite: bool = False) -> None:
+    """Writes a module as a SavedModel that appears at `output` whole or not at all.
+
+    Args:
+      module: what to save.
+      output: the folder to write; its parents are made.
+      overwrite: whether an earlier export there may be replaced.
+
+    Raises:
+      FileExistsError: something is there that must not be replaced.
+    """
+    check_output(output, overwrite=overwrite)
+    parent, name = os.path.split(os.path.abspath(output))
+    os.makedirs(parent, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=parent) as work:
+        notes = os.path.join(work, METADATA)
+        with open(notes, "w", encoding="utf-8") as file:
+            file.write(module.metadata + "\n")
+        module.metadata_file = tf.saved_model.Asset(notes)
+        written = os.path.join(work, "model")
+        tf.saved_model.save(module, written, signatures=module.signatures())
+        _put_in_place(written, output, os.path.join(work, "replaced"))
+
+
+def _put_in_place(written: str, output: str, aside: str) -> None:
+    if os.path.isdir(output) and os.listdir(output):
+        os.rename(output, aside)  # removed with the temporary folder
+    elif os.path.isdir(output):
+        os.rmdir(output)
+    shutil.copymode(os.path.dirname(os.path.abspath(output)), written)
+    os.rename(written, output)
