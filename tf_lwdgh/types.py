@@ -1,16 +1,18 @@
-"""The values that pass between the parts: plain tuples of tensors.
+"""The values that pass between the rooms: plain tuples of tensors, and the run's clock.
 
-Shape letters, used throughout the package: T tasks of a meta-batch, N way, K shot, Q queries a class,
+Shape letters, used throughout the package: T tasks of a meta-batch on one replica, K tasks on all
+replicas, U units, N way, K shot (where ways are spoken of), Q queries a class, D parameters of a unit,
 H, W, C an image's height, width and channels.
 """
 
 from __future__ import annotations
 
+import hashlib
 from typing import NamedTuple
 
 import tensorflow as tf
 
-Tensors = list[tf.Tensor]  # one tensor a variable, in the order of FunctionalModel.variables
+Tensors = list[tf.Tensor]  # one tensor a variable, in a fixed order of variables
 
 
 class Episode(NamedTuple):
@@ -25,16 +27,75 @@ class Episode(NamedTuple):
     query_labels: tf.Tensor  # [N*Q] int32 in [0, N)
 
 
-class TaskResult(NamedTuple):
-    """What a learner makes of one task."""
+class Meta(NamedTuple):
+    """What the tasks of a learner share: all that the outer loop trains, and BatchNorm's averages.
 
+    The same structure holds outer gradients; then `state` is empty, and None stands for no gradient.
+    """
+
+    network: Tensors  # one a variable of the network, in the order of FunctionalModel.variables
+    own: dict[str, tf.Tensor]  # the learner's own meta-parameters by name
+    state: Tensors  # BatchNorm's averages, in the order of FunctionalModel.state_variables
+
+
+class TaskResult(NamedTuple):
+    """What a learner makes of one training task."""
+
+    objective: tf.Tensor  # scalar: what the outer gradient is that of
     loss: tf.Tensor  # scalar: the query loss, in nats
     logits: tf.Tensor  # [N*Q, N]: the query set's
-    state: Tensors  # the batch statistics of the support set, for the moving averages
+    state: Tensors  # the batch statistics for the moving averages of batch_norm='global'
 
 
 class Aggregated(NamedTuple):
     """One update made of the tasks' gradients."""
 
     gradients: Tensors  # one a variable, of the variable's shape, on the scale of the mean
+    weights: dict[str, tf.Tensor]  # a unit's name -> [K], where the update is a weighted sum; else {}
     metrics: dict[str, tf.Tensor]  # 'group/name' -> scalar, or one value a task
+
+
+class Published(NamedTuple):
+    """An accuracy that somebody published."""
+
+    setting: str  # such as 'mini-ImageNet 5-way 1-shot, Convnet4'
+    accuracy: str  # in per cent, such as '48.70 ± 1.84'
+    source: str
+
+
+def stream_key(*parts: int | str) -> tuple[int, int]:
+    """Two 32-bit words that depend on every part: the key of a stateless random stream."""
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return tuple(int.from_bytes(digest[i : i + 4], "little", signed=True) for i in (0, 4))
+
+
+class Clock:
+    """Where a run stands: what schedules and random draws may depend on.
+
+    Attributes:
+      step: scalar int64, the global meta-step, counted from 0.
+      epoch: scalar int64, counted from 0.
+      epochs: of the whole run.
+      steps_per_epoch: meta-steps of an epoch.
+      seed: the run's.
+    """
+
+    def __init__(self, step: tf.Tensor, *, steps_per_epoch: int, epochs: int, seed: int) -> None:
+        self.step = tf.cast(step, tf.int64)
+        self.epoch = self.step // steps_per_epoch
+        self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
+        self.seed = seed
+
+    def key(self, stream: str) -> tf.Tensor:
+        """The seed of one random stream at this step, a pure function of (seed, stream, step).
+
+        The same after a restart, and on every replica.
+
+        Args:
+          stream: the stream's name.
+
+        Returns:
+          [2] int64, for tf.random.stateless_* with alg='philox'.
+        """
+        key = tf.constant(stream_key(self.seed, stream), tf.int32)
+        return tf.random.fold_in(tf.cast(key, tf.int64), self.step, alg="philox")

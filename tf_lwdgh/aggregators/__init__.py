@@ -1,9 +1,11 @@
-"""The aggregators of the tasks' outer gradients, one file each; `ALL` lists them by name."""
+"""The aggregators of the tasks' outer gradients, a file each; `ALL` has them by name."""
 
+import sys
+
+from tf_lwdgh import registry
 from tf_lwdgh.aggregators.base import Aggregator
-from tf_lwdgh.aggregators.lwdgh import LWDGH
-from tf_lwdgh.aggregators.mean import Mean
 
-ALL = {"mean": Mean, "lwdgh": LWDGH}
+ALL = registry.methods(sys.modules[__name__], Aggregator)
+globals().update(ALL)
 
-__all__ = ["ALL", "Aggregator", "LWDGH", "Mean"]
+__all__ = ["ALL", "Aggregator", *ALL]

@@ -39,6 +39,17 @@ class Collective:
         shape = tf.concat([tf.shape(values)[:-1], [-1]], 0)
         return tf.reshape(everyone, shape)
 
+    def in_turn(self, values: tf.Tensor) -> list[tf.Tensor]:
+        """Each replica's tensor in turn, in the order of their ids, sent to all: R sums of its size."""
+        if self.size == 1:
+            return [values]
+        turns = []
+        for replica in range(self.size):
+            with tf.control_dependencies(turns[-1:]):  # one replica's copy at a time
+                sent = tf.where(self._id() == replica, values, tf.zeros_like(values))
+            turns += self.sum([sent])
+        return turns
+
     def mine(self, gathered: tf.Tensor) -> tf.Tensor:
         """This replica's part of what `gather` returned: [..., R*T] -> [..., T]."""
         if self.size == 1:

@@ -1,31 +1,27 @@
-"""The plain mean of the tasks' gradients: MAML (Finn et al. 2017), with its conflict measured."""
+"""The plain mean of the tasks' gradients: MAML (Finn et al. 2017)."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 from tf_lwdgh import config
-from tf_lwdgh.aggregators import conflict
-from tf_lwdgh.aggregators.collectives import Collective
-from tf_lwdgh.aggregators.schedules import Clock
-from tf_lwdgh.aggregators.trees import Units
-from tf_lwdgh.types import Aggregated, Tensors
+from tf_lwdgh.aggregators.base import Aggregator
+from tf_lwdgh.aggregators.task_gradients import TaskGradients
+from tf_lwdgh.types import Aggregated, Clock
 
 
 @config.configurable
 @dataclasses.dataclass(frozen=True)
-class Mean:
+class Mean(Aggregator):
     """ḡ = (1/K) Σ_k g_k.
 
     Attributes:
-      unit: what the GCI metrics are measured on: 'variable', 'layer' or 'model'.
+      unit: what conflict is measured on: 'variable', 'layer' or 'model'.
     """
 
-    unit: str = "variable"
+    reference: ClassVar[str] = "Finn, Abbeel, Levine: Model-Agnostic Meta-Learning, ICML 2017"
+    equation: ClassVar[str] = "d = (1/K) Σ_k g_k"
 
-    def __call__(
-        self, gradients: Tensors, *, units: Units, clock: Clock, collective: Collective
-    ) -> Aggregated:
-        mean = conflict.mean_gradients(gradients, collective)
-        gci = conflict.measure(gradients, mean, units, collective)
-        return Aggregated(mean, conflict.conflict_metrics(gci))
+    def __call__(self, tasks: TaskGradients, clock: Clock) -> Aggregated:
+        return Aggregated(tasks.mean, {}, {})

@@ -1,0 +1,119 @@
+"""The outer gradients of a meta-batch's tasks, and what is known of them, each computed once, when asked for."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from tf_lwdgh.aggregators import conflict, trees
+from tf_lwdgh.aggregators.collectives import Collective
+from tf_lwdgh.aggregators.trees import Units
+from tf_lwdgh.types import Tensors
+
+
+class Gram(NamedTuple):
+    """Inner products of the tasks' gradients in every unit, in float64.
+
+    With s = scale, the largest norm of the unit's gradients, g_i·g_j = s² matrix[i, j]; so the matrix
+    holds numbers of at most 1, whatever the gradients' scale. Where all gradients are 0, so is it.
+    """
+
+    matrix: tf.Tensor  # [U, K, K], symmetric, positive semi-definite up to rounding
+    scale: tf.Tensor  # [U]
+
+
+class TaskGradients:
+    """The gradients of the tasks.
+
+    Everything but `rows` and `losses` ranges over the K tasks of all replicas and is the same on each.
+
+    Attributes:
+      rows: one tensor [T, *shape] a variable: this replica's tasks.
+      losses: [T], the query losses of this replica's tasks.
+      units: the partition of the variables that are treated together. Variables of no unit get the mean.
+      collective: sums over the replicas.
+    """
+
+    def __init__(
+        self, rows: Tensors, *, losses: tf.Tensor, units: Units, collective: Collective | None = None
+    ) -> None:
+        self.rows, self.losses, self.units = list(rows), losses, units
+        self.collective = collective or Collective()
+
+    @property
+    def n_tasks(self) -> int | tf.Tensor:
+        """K; a Python integer where it is known when tracing."""
+        here = self.rows[0].shape[0]
+        here = tf.shape(self.rows[0])[0] if here is None else here
+        return here * self.collective.size
+
+    @functools.cached_property
+    def mean(self) -> Tensors:
+        """ḡ, one tensor a variable; an all-reduce of the gradient's size."""
+        share = 1 / tf.cast(self.n_tasks, self.rows[0].dtype)
+        weights = tf.fill([tf.shape(self.rows[0])[0]], share)
+        return self.collective.sum([trees.weighted_sum(weights, g) for g in self.rows])
+
+    @functools.cached_property
+    def all_losses(self) -> tf.Tensor:
+        """[K]."""
+        return self.collective.gather(self.losses)
+
+    @functools.cached_property
+    def gci(self) -> tf.Tensor:
+        """The Gradient Conflict Index of every task in every unit: [U, K]."""
+        return conflict.measure(self.rows, self.mean, self.units, self.collective)
+
+    @functools.cached_property
+    def gram(self) -> Gram:
+        """Inner products of all pairs of tasks.
+
+        With R replicas the rows of one replica after the other are sent to all, so that no replica ever
+        holds those of more than two: R all-reduces of T times the gradient's size.
+        """
+        matrices, scales = [], []
+        for members in self.units.values():
+            matrix, scale = self._gram_of(trees.flatten_unit(self.rows, members))
+            matrices.append(matrix)
+            scales.append(scale)
+        return Gram(tf.stack(matrices), tf.stack(scales))
+
+    def _gram_of(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        norms = self.collective.gather(trees.safe_norm(rows))
+        scale = tf.reduce_max(norms)
+        unit = tf.math.divide_no_nan(rows, scale)
+        mine = tf.cast(unit, tf.float64)
+        if self.collective.size == 1:
+            matrix = tf.matmul(mine, mine, transpose_b=True)
+        else:
+            blocks = [
+                tf.matmul(tf.cast(theirs, tf.float64), mine, transpose_b=True)
+                for theirs in self.collective.in_turn(unit)
+            ]
+            matrix = self.collective.gather(tf.concat(blocks, 0))
+        return 0.5 * (matrix + tf.transpose(matrix)), tf.cast(scale, tf.float64)
+
+    def weighted(self, weights: tf.Tensor) -> Tensors:
+        """Σ_k weights[u, k] g_k in each unit u, over all replicas; the mean where there is no unit.
+
+        Args:
+          weights: [U, K].
+
+        Returns:
+          One tensor a variable.
+        """
+        mine = self.collective.mine(tf.cast(weights, self.rows[0].dtype))
+        share = 1 / tf.cast(self.n_tasks, self.rows[0].dtype)
+        outside = tf.fill([tf.shape(self.rows[0])[0]], share)
+        of_variable = dict.fromkeys(range(len(self.rows)), outside)
+        for u, members in enumerate(self.units.values()):
+            of_variable |= dict.fromkeys(members, mine[u])
+        return self.collective.sum(
+            [trees.weighted_sum(of_variable[i], g) for i, g in enumerate(self.rows)]
+        )
+
+    def by_unit(self, values: tf.Tensor) -> dict[str, tf.Tensor]:
+        """values[u] by the name of unit u."""
+        return dict(zip(self.units, tf.unstack(values, num=len(self.units))))
