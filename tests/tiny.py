@@ -12,7 +12,7 @@ from tf_lwdgh.runs.experiment import Assembly, Experiment
 
 TINY = """
 include 'gin/base.gin'
-include 'gin/algorithms/maml.gin'
+include 'gin/learners/maml.gin'
 include 'gin/backbones/convnet4.gin'
 include 'gin/aggregators/lwdgh_ee.gin'
 DatasetConfig.name = 'patterns'

@@ -16,13 +16,19 @@ Units = dict[str, list[int]]  # a unit's name -> the positions of its variables
 UNITS = ("variable", "layer", "model")
 
 
-def make_units(kind: str, names: Sequence[str], layer_names: Sequence[str]) -> Units:
+def make_units(
+    kind: str,
+    names: Sequence[str],
+    layer_names: Sequence[str],
+    included: Sequence[bool] | None = None,
+) -> Units:
     """Groups variables into the units whose conflict is measured together.
 
     Args:
       kind: 'variable', 'layer' (all variables of one Keras layer) or 'model' (all at once).
       names: a name a variable.
       layer_names: the name of each variable's layer.
+      included: whether each variable belongs to a unit at all; all do by default.
 
     Raises:
       ValueError: an unknown kind.
@@ -32,7 +38,8 @@ def make_units(kind: str, names: Sequence[str], layer_names: Sequence[str]) -> U
     keys = {"variable": names, "layer": layer_names, "model": ["model"] * len(names)}[kind]
     units: Units = {}
     for position, key in enumerate(keys):
-        units.setdefault(key, []).append(position)
+        if included is None or included[position]:
+            units.setdefault(key, []).append(position)
     return units
 
 

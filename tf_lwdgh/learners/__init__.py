@@ -1,8 +1,11 @@
-"""The learners, one file each; `ALL` lists them by name."""
+"""The learners, a file each; `ALL` has them by name."""
 
-from tf_lwdgh.learners.base import Algorithm, accuracy, cross_entropy
-from tf_lwdgh.learners.maml import MAML
+import sys
 
-ALL = {"maml": MAML}
+from tf_lwdgh import registry
+from tf_lwdgh.learners.base import Learner
 
-__all__ = ["ALL", "Algorithm", "MAML", "accuracy", "cross_entropy"]
+ALL = registry.methods(sys.modules[__name__], Learner)
+globals().update(ALL)
+
+__all__ = ["ALL", "Learner", *ALL]

@@ -2,6 +2,7 @@
 
 MAML (Finn et al. 2017): θ_{s+1} = θ_s - α ∇L_S(θ_s), here with momentum and weight decay as settings:
   v_{s+1} = μ v_s + ∇L_S(θ_s) + λ θ_s,   θ_{s+1} = θ_s - α v_{s+1}.
+With sharpness ρ the gradient is taken at θ_s + ρ g/‖g‖, g = ∇L_S(θ_s) (Sharp-MAML, Abbas et al. 2022).
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import tensorflow as tf
 from tf_lwdgh import config
 from tf_lwdgh.types import Tensors
 
-Loss = Callable[[Tensors], tf.Tensor]
+Loss = Callable[[Tensors, Tensors], tf.Tensor]  # (parameters, the step's inputs) -> a scalar
+Update = Callable[[Tensors, Tensors], Tensors]  # (velocities, the step's inputs) -> what is subtracted
 MEMORY = ("store", "recompute")
 
 _inline = False
@@ -57,6 +59,8 @@ class InnerLoop:
         parameters of each step and computes the activations again, one step at a time.
       loss_scale: the loss is multiplied and its gradient divided by it, so that gradients in float16
         don't vanish; a power of 2 loses nothing.
+      sharpness: ρ >= 0: each gradient is taken ρ uphill along the gradient, a constant to the outer
+        gradient; 0 leaves it out. Costs one gradient more a step.
     """
 
     steps: int = 5
@@ -67,6 +71,7 @@ class InnerLoop:
     adapt_batch_norm: bool = False
     memory: str = "store"
     loss_scale: float = 1.0
+    sharpness: float = 0.0
 
     def __post_init__(self) -> None:
         rates = self._patterns().values()
@@ -76,6 +81,7 @@ class InnerLoop:
             ("momentum", 0 <= self.momentum < 1, "must be in [0, 1)"),
             ("weight_decay", self.weight_decay >= 0, "must be >= 0"),
             ("loss_scale", 0 < self.loss_scale < math.inf, "must be > 0, finite"),
+            ("sharpness", 0 <= self.sharpness < math.inf, "must be >= 0, finite"),
             ("memory", self.memory in MEMORY, f"must be one of {', '.join(MEMORY)}"),
         )
         for name, holds, rule in checks:
@@ -110,74 +116,117 @@ class InnerLoop:
         return [0.0 if stays else rate for rate, stays in zip(rates, frozen)]
 
 
+def by_rates(rates: Sequence[float | tf.Tensor]) -> Update:
+    """Plain gradient descent: each velocity times its rate.
+
+    Args:
+      rates: one a moving variable.
+    """
+    return lambda velocities, _: [rate * v for rate, v in zip(rates, velocities)]
+
+
 def adapt(
     loss: Loss,
     params: Tensors,
     *,
     settings: InnerLoop,
-    rates: Sequence[float],
+    moving: Sequence[int],
+    update: Update,
+    inputs: Callable[[int], Tensors] = lambda step: [],
     steps: int | None = None,
     differentiable: bool = True,
-) -> Tensors:
-    """Adapts parameters to a loss; a pure function, differentiable in `params`.
+    order: tf.Tensor | None = None,
+) -> list[Tensors]:
+    """Adapts parameters to a loss; a pure function, differentiable in `params` and `inputs`.
 
     Args:
-      loss: the support loss, a scalar function of all parameters.
+      loss: the support loss, a scalar function of all parameters and of the step's inputs.
       params: one tensor a variable.
       settings: momentum, decay, order and memory.
-      rates: one a variable; those of rate 0 are returned as they came.
+      moving: the positions of the parameters that move; the others are returned as they came.
+      update: from the moving parameters' velocities, and the step's inputs, to what is subtracted.
+      inputs: what a step needs beside the parameters, that the outer gradient shall reach: tensors, of
+        the same shapes at every step. (What `loss` captures is not reached with memory='recompute'.)
       steps: overrides `settings.steps`.
       differentiable: False where no outer gradient is wanted (evaluation, serving).
+      order: scalar, 1 or 0: whether the outer gradient goes through the inner gradients at this
+        meta-step, where that anneals; overrides `settings.second_order`.
 
     Returns:
-      The adapted parameters, one tensor a variable.
+      The parameters before the first step and after each: steps + 1 lists of one tensor a variable.
     """
     steps = settings.steps if steps is None else steps
-    moving = [i for i, rate in enumerate(rates) if rate]
     if steps == 0 or not moving:
-        return list(params)
+        return [list(params)] * (steps + 1)
 
-    def step(carry: Tensors) -> Tensors:
-        return _step(loss, carry, settings, rates, moving)
+    def step(carry: Tensors, given: Tensors) -> Tensors:
+        return _step(loss, carry, given, settings, list(moving), update, order)
 
     if not _inline:
         step = tf.function(step, autograph=False, experimental_attributes={"_noinline": True})
     if differentiable and settings.memory == "recompute":
         step = _recomputed(step)
     carry = [*params, *(tf.zeros_like(params[i]) for i in moving)]
-    for _ in range(steps):
-        carry = step(carry)
-    return carry[: len(params)]
+    states = [carry]
+    for s in range(steps):
+        states.append(step(states[-1], inputs(s)))
+    return [state[: len(params)] for state in states]
 
 
 def _step(
     loss: Loss,
     carry: Tensors,
+    given: Tensors,
     settings: InnerLoop,
-    rates: Sequence[float],
     moving: Sequence[int],
+    update: Update,
+    order: tf.Tensor | None,
 ) -> Tensors:
     """One step from and to a carry: all parameters, then the velocities of the moving ones."""
-    params, velocity = list(carry[: len(rates)]), carry[len(rates) :]
+    count = len(carry) - len(moving)
+    params, velocity = list(carry[:count]), carry[count:]
     at = [params[i] for i in moving]
-    with tf.GradientTape() as tape:
-        tape.watch(at)
-        value = settings.loss_scale * loss(params)
-    gradients = tape.gradient(value, at, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    if settings.loss_scale != 1:
-        gradients = [g / settings.loss_scale for g in gradients]
-    if not settings.second_order:
+    gradients = _gradients(loss, params, given, moving, settings.loss_scale)
+    if settings.sharpness:
+        uphill = _uphill(gradients, settings.sharpness)
+        shifted = list(params)
+        for i, p, e in zip(moving, at, uphill):
+            shifted[i] = p + e
+        gradients = _gradients(loss, shifted, given, moving, settings.loss_scale)
+    if order is not None:
+        gradients = [order * g + (1 - order) * tf.stop_gradient(g) for g in gradients]
+    elif not settings.second_order:
         gradients = [tf.stop_gradient(g) for g in gradients]
     if settings.weight_decay:
         gradients = [g + settings.weight_decay * p for g, p in zip(gradients, at)]
     if settings.momentum:
         velocity = gradients = [settings.momentum * v + g for v, g in zip(velocity, gradients)]
-    for i, p, g in zip(moving, at, gradients):
-        params[i] = p - rates[i] * g
+    for i, p, change in zip(moving, at, update(gradients, given)):
+        params[i] = p - change
     return [*params, *velocity]
 
 
-def _recomputed(step: Callable[[Tensors], Tensors]) -> Callable[[Tensors], Tensors]:
+def _gradients(
+    loss: Loss, params: Tensors, given: Tensors, moving: Sequence[int], scale: float
+) -> Tensors:
+    at = [params[i] for i in moving]
+    with tf.GradientTape() as tape:
+        tape.watch(at)
+        value = scale * loss(params, given)
+    gradients = tape.gradient(value, at, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return gradients if scale == 1 else [g / scale for g in gradients]
+
+
+def _uphill(gradients: Tensors, distance: float) -> Tensors:
+    """ρ g/‖g‖ over all variables together, a constant; 0 where the gradient is."""
+    gradients = [tf.stop_gradient(g) for g in gradients]
+    norm = tf.linalg.global_norm(gradients)
+    return [tf.math.divide_no_nan(distance * g, norm) for g in gradients]
+
+
+def _recomputed(
+    step: Callable[[Tensors, Tensors], Tensors],
+) -> Callable[[Tensors, Tensors], Tensors]:
     """The step, keeping nothing but its carry for the outer gradient.
 
     With c_s the carry before step s and F the step, the outer gradient is the sweep
@@ -185,21 +234,26 @@ def _recomputed(step: Callable[[Tensors], Tensors]) -> Callable[[Tensors], Tenso
     v_s = v_{s+1} - α ∇²L_S(θ_s) v_{s+1}. Each is built from c_s when v_{s+1} is known, then freed.
     """
 
-    @tf.custom_gradient
-    def run(*carry):
-        kept = [tf.stop_gradient(c) for c in carry]
+    def through(carry: Tensors, given: Tensors) -> Tensors:
+        count = len(carry)
 
-        def backward(*cotangents):
-            with tf.control_dependencies(cotangents):
-                again = [tf.identity(c) for c in kept]
-            with tf.GradientTape() as tape:
-                tape.watch(again)
-                new = step(again)
-            zero = tf.UnconnectedGradients.ZERO
-            return tape.gradient(
-                new, again, output_gradients=cotangents, unconnected_gradients=zero
-            )
+        @tf.custom_gradient
+        def run(*everything):
+            kept = [tf.stop_gradient(c) for c in everything]
 
-        return step(kept), backward
+            def backward(*cotangents):
+                with tf.control_dependencies(cotangents):
+                    again = [tf.identity(c) for c in kept]
+                with tf.GradientTape() as tape:
+                    tape.watch(again)
+                    new = step(again[:count], again[count:])
+                zero = tf.UnconnectedGradients.ZERO
+                return tape.gradient(
+                    new, again, output_gradients=cotangents, unconnected_gradients=zero
+                )
 
-    return lambda carry: list(run(*carry))
+            return step(kept[:count], kept[count:]), backward
+
+        return list(run(*carry, *given))
+
+    return through

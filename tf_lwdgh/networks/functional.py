@@ -37,7 +37,9 @@ class FunctionalModel:
       layer_names: the name of each variable's layer.
       is_batch_norm: whether each variable is a BatchNorm's scale or offset.
       is_head: whether each variable is the head's.
+      is_idle: whether batch statistics cancel each variable, so that its gradient is always 0.
       n_way: the width of the Keras model's head.
+      n_features: the width of what the head takes.
     """
 
     def __init__(self, keras_model: keras.Model) -> None:
@@ -60,7 +62,10 @@ class FunctionalModel:
         self.names = [f"{layer.name}/{v.name}" for layer, v in zip(layers, self.variables)]
         self.is_batch_norm = [isinstance(layer, BatchNormalization) for layer in layers]
         self.is_head = [layer is head for layer in layers]
+        idle = {id(v) for layer in keras_model.layers for v in getattr(layer, "idle_variables", ())}
+        self.is_idle = [id(v) in idle for v in self.variables]
         self.n_way = head.units
+        self.n_features = int(head.kernel.shape[0])
         self.image_shape = tuple(keras_model.inputs[0].shape[1:])
 
     def values(self) -> Tensors:
@@ -89,6 +94,13 @@ class FunctionalModel:
         Returns:
           logits [B, N], and the state; with training=True that is the batch's statistics.
         """
+        features, state = self.features(params, state, images, training=training)
+        return self.head(params, features), state
+
+    def features(
+        self, params: Tensors, state: Tensors, images: tf.Tensor | Prepared, *, training: bool
+    ) -> tuple[tf.Tensor, Tensors]:
+        """What the head takes of some images: [B, D], and the state, as `apply` gives it."""
         prepared = images if isinstance(images, Prepared) else Prepared(images, None)
         x, params, state, stem_state = prepared.images, list(params), list(state), []
         if self.stem is not None:
@@ -98,7 +110,12 @@ class FunctionalModel:
             )
             params, state = params[count:], state[kept:]
         features, body_state = self.body.stateless_call(params[:-2], state, x, training=training)
-        return tf.matmul(features, params[-2]) + params[-1], [*stem_state, *body_state]
+        return features, [*stem_state, *body_state]
+
+    @staticmethod
+    def head(params: Tensors, features: tf.Tensor) -> tf.Tensor:
+        """Logits [B, N] of features [B, D]; `params` ends with the head's kernel [D, N] and bias [N]."""
+        return tf.matmul(features, params[-2]) + params[-1]
 
 
 def _stem(keras_model: keras.Model) -> tuple[ConvBlock | None, list]:

@@ -13,13 +13,13 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from tf_lwdgh import config
-from tf_lwdgh.learners import Algorithm, cross_entropy
-from tf_lwdgh.networks.functional import FunctionalModel
+from tf_lwdgh.learners.context import Context
+from tf_lwdgh.learners.losses import cross_entropy
+from tf_lwdgh.learners.meta_parameters import MetaParameters
 from tf_lwdgh.outer.task_execution import TaskExecution
 from tf_lwdgh.types import Episode
 
@@ -34,7 +34,7 @@ class Evaluation:
       split: 'test', 'val' or 'train'.
       inner_steps: steps of the inner loop; the paper tests with 10. None: as in training.
       seed: of the tasks.
-      n_way: None: as in training; another number needs MAML.head = 'zero'.
+      n_way: None: as in training; more needs a learner that takes any, such as MAML with head = 'zero'.
       k_shot: None: as in training.
       n_query: queries a class; None: as in training.
       batch_size: tasks made and held at once; changes no result.
@@ -72,6 +72,10 @@ def mean_and_interval(values: np.ndarray) -> tuple[float, float]:
     return float(values.mean()), float(1.96 * values.std(ddof=1) / math.sqrt(len(values)))
 
 
+def _steps(steps: int | None) -> str:
+    return "" if steps is None else f" with {steps} inner steps"
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class EvaluationResult:
     """One checkpoint on one list of tasks.
@@ -79,7 +83,7 @@ class EvaluationResult:
     Attributes:
       accuracies: [n] float64 in [0, 1], one a task.
       losses: [n] float64, nats.
-      about: what was evaluated: task-list hash, batch_norm, n_query, inner_steps, checkpoint …
+      about: what was evaluated: task-list hash, learner, batch_norm, n_query, inner_steps, checkpoint …
     """
 
     accuracies: np.ndarray
@@ -101,8 +105,8 @@ class EvaluationResult:
         return (
             f"{100 * self.mean:.2f} ± {100 * self.interval95:.2f} % accuracy over "
             f"{len(self.accuracies)} {a['split']} tasks of {a['dataset']}: {a['n_way']}-way "
-            f"{a['k_shot']}-shot, {a['n_query']} queries a class, {a['inner_steps']} inner steps, "
-            f"BatchNorm {a['batch_norm']}, {a['checkpoint']}"
+            f"{a['k_shot']}-shot, {a['n_query']} queries a class, {a['learner']}"
+            f"{_steps(a['inner_steps'])}, BatchNorm {a['batch_norm']}, {a['checkpoint']}"
         )
 
     def write(self, path: str | os.PathLike[str]) -> None:
@@ -152,43 +156,35 @@ def paired(a: EvaluationResult, b: EvaluationResult) -> Difference:
 
 
 class Evaluator(tf.Module):
-    """Adapts to the support set of each task of a batch and judges its queries, side by side.
+    """Learns the support set of each task of a batch and judges its queries, side by side.
 
     Args:
-      keras_model: a backbone, with the weights it has when called.
-      algorithm: the learner.
+      parameters: the learner and its variables, with the values they have when called.
       inner_steps: steps of the inner loop; None: as in training.
       n_way: the tasks' ways; None: the model's.
+
+    Raises:
+      ValueError: the learner can't take so many steps.
     """
 
     def __init__(
-        self,
-        keras_model: keras.Model,
-        algorithm: Algorithm,
-        *,
-        inner_steps: int | None,
-        n_way: int | None = None,
+        self, parameters: MetaParameters, *, inner_steps: int | None, n_way: int | None = None
     ) -> None:
         super().__init__(name="evaluator")
-        self.model = FunctionalModel(keras_model)
-        self.algorithm, self.inner_steps, self.n_way = algorithm, inner_steps, n_way
+        parameters.learner.check(parameters.model, inner_steps)
+        self.parameters, self.inner_steps, self.n_way = parameters, inner_steps, n_way
 
     @tf.function(reduce_retracing=True, autograph=False)
     def __call__(self, episodes: Episode) -> dict[str, tf.Tensor]:
         """'loss' [T] in nats and 'predictions' [T, N*Q] int32 of T tasks."""
-        params, state = self.model.values(), self.model.state()
+        learner, meta = self.parameters.learner, self.parameters.values()
+        context = Context(self.parameters.model, n_way=self.n_way, steps=self.inner_steps)
 
         def one(episode: Episode) -> dict[str, tf.Tensor]:
-            logits = self.algorithm.adapt_and_predict(
-                self.model,
-                params,
-                state,
-                episode.support_images,
-                episode.support_labels,
-                episode.query_images,
-                n_way=self.n_way,
-                steps=self.inner_steps,
+            adapted = learner.adapt(
+                context, meta, episode.support_images, episode.support_labels
             )
+            logits, _ = learner.predict(context, adapted, episode.query_images)
             return {
                 "loss": tf.cast(cross_entropy(logits, episode.query_labels), tf.float32),
                 "predictions": tf.argmax(logits, -1, output_type=tf.int32),
@@ -209,7 +205,7 @@ def evaluate(
     """Runs all tasks.
 
     Args:
-      evaluator: the checkpoint and learner.
+      evaluator: the learner and its variables.
       tasks: a Dataset of batched Episode.
       about: goes into the result.
       progress: is told the number of tasks of every batch done.

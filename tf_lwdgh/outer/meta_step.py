@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 
 import keras
 import tensorflow as tf
 
 from tf_lwdgh import config
-from tf_lwdgh.aggregators import trees
-from tf_lwdgh.aggregators import Aggregator
-from tf_lwdgh.learners import Algorithm, accuracy
+from tf_lwdgh.aggregators import Aggregator, trees
 from tf_lwdgh.aggregators.collectives import Collective
-from tf_lwdgh.networks.functional import FunctionalModel
-from tf_lwdgh.aggregators.schedules import Clock
+from tf_lwdgh.aggregators.conflict_report import ConflictReport
+from tf_lwdgh.aggregators.explore_exploit import ExploreExploit
+from tf_lwdgh.aggregators.task_gradients import TaskGradients
+from tf_lwdgh.learners.meta_parameters import MetaParameters
+from tf_lwdgh.outer.outer_gradients import Outcome, outer_gradients
 from tf_lwdgh.outer.task_execution import TaskExecution
-from tf_lwdgh.types import Episode, Tensors
+from tf_lwdgh.types import Aggregated, Clock, Episode, Meta, Tensors
 
 Metrics = dict[str, tf.Tensor]
 
@@ -35,6 +35,8 @@ class OuterLoop:
       clip_norm: bound on the update's norm over all variables, or None.
       statistics_momentum: how slowly the averages of batch_norm='global' move, in [0, 1).
       loss_scale: a task's loss is multiplied and its outer gradient divided by it, for float16.
+      sharpness: ρ >= 0: the tasks' gradients are taken ρ uphill along their mean, at θ + ρ ḡ/‖ḡ‖
+        (Sharp-MAML's outer loop, Abbas et al. 2022); 0 leaves it out. Doubles the time of a step.
     """
 
     meta_batch_size: int = 4
@@ -44,6 +46,7 @@ class OuterLoop:
     clip_norm: float | None = None
     statistics_momentum: float = 0.99
     loss_scale: float = 1.0
+    sharpness: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("meta_batch_size", "steps_per_epoch", "epochs"):
@@ -60,6 +63,11 @@ class OuterLoop:
             raise ValueError(
                 f"OuterLoop.loss_scale must be > 0 and finite. Received: {self.loss_scale}."
             )
+        if not 0 <= self.sharpness < math.inf:
+            raise ValueError(
+                "OuterLoop.sharpness must be >= 0 and finite. "
+                f"Received: OuterLoop.sharpness = {self.sharpness}."
+            )
         if not 0 <= self.statistics_momentum < 1:
             raise ValueError(
                 "OuterLoop.statistics_momentum must be in [0, 1). "
@@ -67,87 +75,36 @@ class OuterLoop:
             )
 
 
-def task_gradients(
-    model: FunctionalModel,
-    algorithm: Algorithm,
-    episodes: Episode,
-    *,
-    params: Tensors | None = None,
-    state: Tensors | None = None,
-    execution: TaskExecution | None = None,
-    loss_scale: float = 1.0,
-) -> tuple[Tensors, Metrics, Tensors]:
-    """Each task's outer gradient, ∂L_Q(θ')/∂θ.
-
-    Args:
-      model: the model's functional view.
-      algorithm: the learner.
-      episodes: a meta-batch, every tensor with a leading axis T.
-      params: the meta-parameters; the model's by default.
-      state: BatchNorm's averages; the model's by default.
-      execution: how the tasks run; side by side by default.
-      loss_scale: see OuterLoop.
-
-    Returns:
-      One gradient [T, *shape] for each variable that the algorithm trains; 'loss' and 'accuracy' [T];
-      and the tasks' batch statistics [T, *shape].
-    """
-    params = model.values() if params is None else params
-    state = model.state() if state is None else state
-    trained = [i for i, yes in enumerate(algorithm.trained(model)) if yes]
-
-    def one_task(episode: Episode):
-        at = list(params)
-        wanted = [tf.identity(params[i]) for i in trained]
-        with tf.GradientTape() as tape:
-            tape.watch(wanted)
-            for i, value in zip(trained, wanted):
-                at[i] = value
-            result = algorithm.task(model, at, state, episode)
-            scaled = loss_scale * result.loss
-        zero = tf.UnconnectedGradients.ZERO
-        gradients = tape.gradient(scaled, wanted, unconnected_gradients=zero)
-        if loss_scale != 1:
-            gradients = [g / loss_scale for g in gradients]
-        hits = accuracy(result.logits, episode.query_labels)
-        return gradients, {"loss": result.loss, "accuracy": hits}, list(result.state)
-
-    signature = (
-        [tf.TensorSpec(params[i].shape, params[i].dtype) for i in trained],
-        {"loss": tf.TensorSpec([], params[0].dtype), "accuracy": tf.TensorSpec([], tf.float32)},
-        [tf.TensorSpec(s.shape, s.dtype) for s in state],
-    )
-    return (execution or TaskExecution()).over(one_task, episodes, signature)
-
-
 class MetaStep(tf.Module):
     """One meta-update as a single tf.function, traced once.
 
-    Made within a tf.distribute strategy's scope it runs on all of the replicas: the mean, the softmax and
+    Made within a tf.distribute strategy's scope it runs on all of the replicas: the mean, the weights and
     the update then range over the tasks of all of them.
 
     Args:
-      keras_model: a backbone; its variables are updated in place.
-      algorithm: the learner.
+      parameters: the learner and its variables, which are updated in place.
       aggregator: makes one update of the tasks' gradients.
       optimizer: any Keras optimizer, without its own clipping.
       settings: the outer loop's.
-      seed: of the explore-exploit draws.
+      seed: of all random draws of the step.
+      explore: when the plain mean takes the aggregator's place; None: never.
+      report: what is measured of the tasks' conflict.
       execution: how the tasks run; side by side by default.
 
     Raises:
-      ValueError: the optimizer clips, or a unit or rate pattern is wrong.
+      ValueError: the optimizer clips, or a setting has no meaning together with the others.
     """
 
     def __init__(
         self,
         *,
-        keras_model: keras.Model,
-        algorithm: Algorithm,
+        parameters: MetaParameters,
         aggregator: Aggregator,
         optimizer: keras.optimizers.Optimizer,
         settings: OuterLoop,
         seed: int,
+        explore: ExploreExploit | None = None,
+        report: ConflictReport | None = None,
         execution: TaskExecution | None = None,
     ) -> None:
         super().__init__(name="meta_step")
@@ -157,22 +114,16 @@ class MetaStep(tf.Module):
                     f"The optimizer must not clip; set OuterLoop.clip_value or OuterLoop.clip_norm. "
                     f"Received: {clip}={getattr(optimizer, clip)}."
                 )
-        self.model = FunctionalModel(keras_model)
-        self.algorithm = algorithm
-        self.aggregator = aggregator
-        self.optimizer = optimizer
-        self.settings = settings
-        self.seed = seed
+        aggregator.check(settings.meta_batch_size)
+        self.parameters, self.aggregator = parameters, aggregator
+        self.optimizer, self.settings, self.seed = optimizer, settings, seed
+        self.explore = None if explore is None or explore.mode == "off" else explore
+        self.report = report or ConflictReport()
         self.execution = execution or TaskExecution()
-        trained = algorithm.trained(self.model)
-        self.variables_trained = [v for v, yes in zip(self.model.variables, trained) if yes]
-        names = [n for n, yes in zip(self.model.names, trained) if yes]
-        layers = [n for n, yes in zip(self.model.layer_names, trained) if yes]
-        self.names = names
-        self.units = trees.make_units(aggregator.unit, names, layers)
+        self.units = parameters.units(aggregator.unit)
         self.strategy = tf.distribute.get_strategy()
         self.traces = 0
-        optimizer.build(self.variables_trained)
+        optimizer.build(parameters.variables_trained)
 
     @tf.function(autograph=False)
     def __call__(self, episodes: Episode, step: tf.Tensor) -> Metrics:
@@ -184,7 +135,8 @@ class MetaStep(tf.Module):
           step: scalar int64, the global meta-step, counted from 0.
 
         Returns:
-          Metrics by 'group/name': scalars, and 'weights/<unit>' [K].
+          Metrics by 'group/name': scalars; 'weights/<unit>' [K], where the aggregator weights the tasks;
+          'cosines/<unit>' [K, K].
         """
         self.traces += 1
         if self.strategy.num_replicas_in_sync == 1:
@@ -194,26 +146,56 @@ class MetaStep(tf.Module):
 
     def _replica_step(self, episodes: Episode, step: tf.Tensor) -> Metrics:
         collective = Collective()
-        gradients, task_metrics, statistics = task_gradients(
-            self.model,
-            self.algorithm,
-            episodes,
-            execution=self.execution,
-            loss_scale=self.settings.loss_scale,
-        )
         clock = Clock(
             step,
             steps_per_epoch=self.settings.steps_per_epoch,
             epochs=self.settings.epochs,
             seed=self.seed,
         )
-        update, metrics = self.aggregator(
-            gradients, units=self.units, clock=clock, collective=collective
+        outcome = self._outcome(episodes, clock, collective)
+        tasks = TaskGradients(
+            outcome.gradients, losses=outcome.losses, units=self.units, collective=collective
         )
-        metrics |= self._update_metrics(update)
-        self._apply(update, collective)
-        self._average_statistics(statistics, collective)
-        return metrics | self._task_metrics(task_metrics, collective)
+        aggregated = self._aggregate(tasks, clock)
+        metrics = self.report.measure(tasks, aggregated.gradients) | aggregated.metrics
+        metrics |= {f"weights/{unit}": w for unit, w in aggregated.weights.items()}
+        metrics |= self._update_metrics(aggregated.gradients)
+        self._apply(aggregated.gradients, collective)
+        self._average_statistics(outcome.statistics, collective)
+        return metrics | self._task_metrics(outcome, collective)
+
+    def _outcome(self, episodes: Episode, clock: Clock, collective: Collective) -> Outcome:
+        def at(meta: Meta) -> Outcome:
+            return outer_gradients(
+                self.parameters,
+                episodes,
+                meta=meta,
+                clock=clock,
+                collective=collective,
+                execution=self.execution,
+                loss_scale=self.settings.loss_scale,
+            )
+
+        meta = self.parameters.values()
+        outcome = at(meta)
+        if not self.settings.sharpness:
+            return outcome
+        uphill = at(self._uphill(meta, outcome, collective))
+        return outcome._replace(gradients=uphill.gradients)
+
+    def _uphill(self, meta: Meta, outcome: Outcome, collective: Collective) -> Meta:
+        """θ + ρ ḡ/‖ḡ‖; θ where ḡ is 0."""
+        tasks = TaskGradients(
+            outcome.gradients, losses=outcome.losses, units={}, collective=collective
+        )
+        norm, rho = tf.linalg.global_norm(tasks.mean), self.settings.sharpness
+        values = self.parameters.flatten(meta)
+        moved = [v + tf.math.divide_no_nan(rho * g, norm) for v, g in zip(values, tasks.mean)]
+        return self.parameters.replaced(meta, moved)
+
+    def _aggregate(self, tasks: TaskGradients, clock: Clock) -> Aggregated:
+        aggregated = self.aggregator(tasks, clock)
+        return aggregated if self.explore is None else self.explore.over(aggregated, tasks, clock)
 
     def _apply(self, update: Tensors, collective: Collective) -> None:
         clip_value, clip_norm = self.settings.clip_value, self.settings.clip_norm
@@ -224,7 +206,7 @@ class MetaStep(tf.Module):
         # The update is global already, and a Keras optimizer sums over the replicas once more.
         if collective.size > 1:
             update = [g / collective.size for g in update]
-        self.optimizer.apply(update, self.variables_trained)
+        self.optimizer.apply(update, self.parameters.variables_trained)
 
     def _average_statistics(self, statistics: Tensors, collective: Collective) -> None:
         """Moves the averages of batch_norm='global' towards the mean over the tasks."""
@@ -232,7 +214,7 @@ class MetaStep(tf.Module):
             return
         momentum = self.settings.statistics_momentum
         means = collective.sum([tf.reduce_mean(s, 0) / collective.size for s in statistics])
-        for variable, mean in zip(self.model.state_variables, means):
+        for variable, mean in zip(self.parameters.model.state_variables, means):
             variable.assign(momentum * tf.convert_to_tensor(variable) + (1 - momentum) * mean)
 
     def _update_metrics(self, update: Tensors) -> Metrics:
@@ -242,12 +224,12 @@ class MetaStep(tf.Module):
             )[0]
             for unit, members in self.units.items()
         }
-        total = trees.safe_norm(tf.stack(list(norms.values())))
+        each = tf.stack([trees.safe_norm(tf.reshape(g, [-1])) for g in update])
         rate = tf.convert_to_tensor(self.optimizer.learning_rate)
-        return norms | {"gradient_norm/total": total, "learning_rate/outer": rate}
+        return norms | {"gradient_norm/total": trees.safe_norm(each), "learning_rate/outer": rate}
 
     @staticmethod
-    def _task_metrics(task_metrics: Mapping[str, tf.Tensor], collective: Collective) -> Metrics:
-        values = [tf.cast(value, tf.float32) for value in task_metrics.values()]
-        means = [tf.reduce_mean(value) / collective.size for value in values]
-        return {f"train/{k}": v for k, v in zip(task_metrics, collective.sum(means))}
+    def _task_metrics(outcome: Outcome, collective: Collective) -> Metrics:
+        values = {"train/loss": outcome.losses, "train/accuracy": outcome.accuracies}
+        means = [tf.reduce_mean(tf.cast(v, tf.float32)) / collective.size for v in values.values()]
+        return dict(zip(values, collective.sum(means)))

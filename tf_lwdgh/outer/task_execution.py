@@ -12,7 +12,6 @@ from tf_lwdgh import config
 from tf_lwdgh.outer import threads
 from tf_lwdgh.networks.kernels.convolution import as_products
 from tf_lwdgh.learners.inner_loop import inline_steps
-from tf_lwdgh.types import Episode
 
 MODES = ("map", "vectorized", "unrolled")
 
@@ -54,12 +53,12 @@ class TaskExecution:
             return min(self.parallel_tasks, tasks or self.parallel_tasks)
         return tasks
 
-    def over(self, one_task: Callable[[Episode], Any], episodes: Episode, signature: Any) -> Any:
+    def over(self, one_task: Callable[[Any], Any], tasks: Any, signature: Any) -> Any:
         """Runs `one_task` on every task.
 
         Args:
-          one_task: from one Episode to a structure of tensors.
-          episodes: a meta-batch, every tensor with a leading axis T.
+          one_task: from one task, such as an Episode, to a structure of tensors.
+          tasks: a meta-batch: the structure of a task, every tensor with a leading axis T.
           signature: the structure's TensorSpecs.
 
         Returns:
@@ -72,35 +71,35 @@ class TaskExecution:
         if self.mode == "map":
             parallel = self.parallel_tasks or threads.cores()
             return tf.map_fn(
-                run, episodes, fn_output_signature=signature, parallel_iterations=parallel
+                run, tasks, fn_output_signature=signature, parallel_iterations=parallel
             )
         if self.mode == "unrolled":
-            return self._unrolled(run, episodes)
-        return self._compiled(lambda e: _vectorized(one_task, e))(episodes)
+            return self._unrolled(run, tasks)
+        return self._compiled(lambda e: _vectorized(one_task, e))(tasks)
 
     def _compiled(self, run: Callable) -> Callable:
         if not self.xla:
             return run
 
         @tf.function(jit_compile=True, autograph=False)
-        def compiled(episode: Episode) -> Any:
+        def compiled(task: Any) -> Any:
             with inline_steps():
-                return run(episode)
+                return run(task)
 
         return compiled
 
     @staticmethod
-    def _unrolled(run: Callable, episodes: Episode) -> Any:
-        count = episodes.query_labels.shape[0]
+    def _unrolled(run: Callable, tasks: Any) -> Any:
+        count = tf.nest.flatten(tasks)[0].shape[0]
         if count is None:
             raise ValueError(
                 "TaskExecution.mode = 'unrolled' needs a number of tasks that is known when tracing. "
                 "Received: None."
             )
-        results = [run(Episode(*(x[k] for x in episodes))) for k in range(count)]
+        results = [run(tf.nest.map_structure(lambda x, k=k: x[k], tasks)) for k in range(count)]
         return tf.nest.map_structure(lambda *x: tf.stack(x), *results)
 
 
-def _vectorized(one_task: Callable, episodes: Episode) -> Any:
+def _vectorized(one_task: Callable, tasks: Any) -> Any:
     with as_products():
-        return tf.vectorized_map(one_task, episodes, fallback_to_while_loop=False)
+        return tf.vectorized_map(one_task, tasks, fallback_to_while_loop=False)

@@ -35,6 +35,12 @@ def model_variables(model: keras.Model) -> Named:
     return _numbered(model.variables, [v.path for v in model.variables])
 
 
+def meta_variables(model: keras.Model, own: Mapping[str, keras.Variable]) -> dict[str, Named]:
+    """All that a learner has learned, in groups: the network's variables, and the learner's own."""
+    groups = {"model": model_variables(model)}
+    return groups | {"learner": _numbered(list(own.values()), list(own))} if own else groups
+
+
 def optimizer_variables(optimizer: keras.optimizers.Optimizer) -> Named:
     """An optimizer's step, rate and slots; it must have been built."""
     return _numbered(optimizer.variables, [v.name for v in optimizer.variables])

@@ -10,20 +10,22 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from tf_lwdgh import config
-from tf_lwdgh.data import episodes, store
-from tf_lwdgh.outer import optimizers, strategies
+from tf_lwdgh import config, registry
 from tf_lwdgh.aggregators import Aggregator, Mean
-from tf_lwdgh.learners import MAML, Algorithm
-from tf_lwdgh.networks.backbones import convnet4
+from tf_lwdgh.aggregators.conflict_report import ConflictReport
+from tf_lwdgh.aggregators.explore_exploit import ExploreExploit
+from tf_lwdgh.data import episodes, store
 from tf_lwdgh.data.episodes import EpisodeConfig
-from tf_lwdgh.outer.evaluation import Evaluation
-from tf_lwdgh.networks.functional import FunctionalModel
 from tf_lwdgh.data.image_source import ImageSource
 from tf_lwdgh.data.images import ImageConfig
+from tf_lwdgh.data.pipeline import PipelineConfig
+from tf_lwdgh.learners import MAML, Learner
+from tf_lwdgh.learners.meta_parameters import MetaParameters
+from tf_lwdgh.networks.backbones import convnet4
+from tf_lwdgh.outer import optimizers, strategies
+from tf_lwdgh.outer.evaluation import Evaluation
 from tf_lwdgh.outer.meta_step import MetaStep, OuterLoop
 from tf_lwdgh.outer.optimizers import LearningRate
-from tf_lwdgh.data.pipeline import PipelineConfig
 from tf_lwdgh.outer.task_execution import TaskExecution
 from tf_lwdgh.runs.config import TrainerConfig  # noqa: F401  (a run's config.gin binds it)
 
@@ -57,32 +59,39 @@ class Experiment:
 
     Attributes:
       backbone: makes the Keras model, such as @convnet4 (without brackets).
-      algorithm: the learner, such as @MAML().
-      aggregator: makes one update of the tasks' gradients: @Mean() or @LWDGH().
+      learner: what learns a task, such as @MAML().
+      aggregator: makes one update of the tasks' gradients, such as @LWDGH().
+      explore: when the plain mean takes the aggregator's place, @ExploreExploit(); None: never.
       optimizer: makes the outer optimizer, such as @Adam (without brackets).
       learning_rate: its rate, @LearningRate().
-      seed: of the initial weights, the training tasks and the explore-exploit draws.
+      seed: of the initial weights, the training tasks and all random draws of the meta-step.
       strategy: 'default' (one device) or 'mirrored' (a copy of the model on each GPU, the tasks of a
         meta-batch shared out evenly).
     """
 
     backbone: Callable[..., keras.Model] = convnet4
-    algorithm: Algorithm = dataclasses.field(default_factory=MAML)
+    learner: Learner = dataclasses.field(default_factory=MAML)
     aggregator: Aggregator = dataclasses.field(default_factory=Mean)
+    explore: ExploreExploit | None = None
     optimizer: Callable[..., keras.optimizers.Optimizer] = optimizers.OPTIMIZERS["Adam"]
     learning_rate: LearningRate = dataclasses.field(default_factory=LearningRate)
     seed: int = 0
     strategy: str = "default"
 
     def __post_init__(self) -> None:
-        for name, method in (("algorithm", "adapt_and_predict"), ("aggregator", "unit")):
+        for name, base in (("learner", Learner), ("aggregator", Aggregator)):
             value = getattr(self, name)
-            if isinstance(value, type) or not hasattr(value, method):
-                known = {"algorithm": "@MAML()", "aggregator": "@Mean() or @LWDGH()"}[name]
+            if not isinstance(value, base):
+                known = ", ".join(f"@{c.__name__}()" for c in registry.known(base))
                 raise ValueError(
-                    f"Experiment.{name} must be a ready object, such as {known}, with brackets. "
+                    f"Experiment.{name} must be a ready object, with brackets: one of {known}. "
                     f"Received: Experiment.{name} = {value!r}."
                 )
+        if not (self.explore is None or isinstance(self.explore, ExploreExploit)):
+            raise ValueError(
+                "Experiment.explore must be @ExploreExploit(), with brackets, or None. "
+                f"Received: Experiment.explore = {self.explore!r}."
+            )
         for name in ("backbone", "optimizer"):
             if not callable(getattr(self, name)) or isinstance(getattr(self, name), keras.Model):
                 raise ValueError(
@@ -130,10 +139,8 @@ class Experiment:
             model = self.backbone(
                 image_size=image.image_size, channels=image.channels, n_way=episode.n_way
             )
-        functional = FunctionalModel(model)
-        rates = getattr(getattr(self.algorithm, "inner_loop", None), "rates", None)
-        if rates is not None:
-            rates(functional.names, functional.is_batch_norm)
+            parameters = MetaParameters(model, self.learner)
+        self.aggregator.check(outer.meta_batch_size)
         return Assembly(
             experiment=self,
             dataset=dataset,
@@ -144,6 +151,7 @@ class Experiment:
             outer=outer,
             pipeline=PipelineConfig(),
             keras_model=model,
+            parameters=parameters,
             strategy=strategy,
         )
 
@@ -162,6 +170,7 @@ class Assembly:
       outer: the outer loop's settings.
       pipeline: where images are kept.
       keras_model: the backbone with its initial weights.
+      parameters: all that the outer loop trains: the backbone's variables and the learner's own.
       strategy: the devices it is on.
     """
 
@@ -174,12 +183,13 @@ class Assembly:
     outer: OuterLoop
     pipeline: PipelineConfig
     keras_model: keras.Model
+    parameters: MetaParameters
     strategy: tf.distribute.Strategy
 
     @property
-    def algorithm(self) -> Algorithm:
+    def learner(self) -> Learner:
         """The learner."""
-        return self.experiment.algorithm
+        return self.experiment.learner
 
     @property
     def total_steps(self) -> int:
@@ -194,9 +204,10 @@ class Assembly:
                 self.experiment.optimizer, self.experiment.learning_rate, self.total_steps
             )
             return MetaStep(
-                keras_model=self.keras_model,
-                algorithm=self.algorithm,
+                parameters=self.parameters,
                 aggregator=self.experiment.aggregator,
+                explore=self.experiment.explore,
+                report=ConflictReport(),
                 optimizer=optimizer,
                 settings=self.outer,
                 execution=TaskExecution(),
@@ -222,10 +233,12 @@ class Assembly:
             if getattr(evaluation, name) is not None
         }
         episode = dataclasses.replace(self.episode, **changes)
-        if episode.n_way != self.episode.n_way and getattr(self.algorithm, "head", "") != "zero":
+        if episode.n_way != self.episode.n_way and not self.learner.any_way:
             raise ValueError(
                 "Evaluation.n_way must be the training's EpisodeConfig.n_way = "
-                f"{self.episode.n_way}, unless MAML.head = 'zero' was trained. "
+                f"{self.episode.n_way}, since {type(self.learner).__name__} was trained with a head of "
+                "that many ways. A learner whose head starts every task at zero takes any number: "
+                f"{type(self.learner).__name__}.head = 'zero', where it has that setting. "
                 f"Received: Evaluation.n_way = {episode.n_way}."
             )
         if self.spec is not None:

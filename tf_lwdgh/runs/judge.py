@@ -38,7 +38,8 @@ def load_checkpoint(
             f"there is no {which} checkpoint in {folder.folder!r}: one is saved after the first "
             f"validation or epoch. --checkpoint takes {' or '.join(WHICH)}."
         )
-    folder.load(manifest, {"model": checkpoints.model_variables(assembly.keras_model)})
+    learned = checkpoints.meta_variables(assembly.keras_model, assembly.parameters.own)
+    folder.load(manifest, learned)
     return manifest
 
 
@@ -81,8 +82,7 @@ def judge(
     else:
         tasks.check(assembly.spec, settings.split, episode)
     evaluator = Evaluator(
-        assembly.keras_model,
-        assembly.algorithm,
+        assembly.parameters,
         inner_steps=settings.inner_steps,
         n_way=None if episode.n_way == assembly.episode.n_way else episode.n_way,
     )
@@ -116,8 +116,7 @@ def _run(assembly, evaluator, settings, tasks, about, show: bool) -> EvaluationR
 def _about(
     assembly: Assembly, settings: Evaluation, tasks: TaskList, run_dir, which: str, step: int
 ) -> dict[str, Any]:
-    inner_loop = getattr(assembly.algorithm, "inner_loop", None)
-    steps = settings.inner_steps
+    learner = assembly.learner
     return {
         "run": os.path.basename(os.path.abspath(run_dir)),
         "checkpoint": f"{which} checkpoint, step {step}",
@@ -127,8 +126,9 @@ def _about(
         "n_way": tasks.config.n_way,
         "k_shot": tasks.config.k_shot,
         "n_query": tasks.config.n_query,
-        "inner_steps": getattr(inner_loop, "steps", None) if steps is None else steps,
-        "batch_norm": getattr(assembly.algorithm, "batch_norm", "unknown"),
+        "learner": type(learner).__name__,
+        "inner_steps": learner.inner_steps(settings.inner_steps),
+        "batch_norm": learner.batch_norm,
         "task_list_sha256": tasks.sha256,
     }
 
@@ -137,9 +137,9 @@ def _file_name(about: dict[str, Any]) -> str:
     parts = (
         about["split"],
         f"{about['n_way']}way{about['k_shot']}shot",
-        f"{about['inner_steps']}steps",
+        "" if about["inner_steps"] is None else f"{about['inner_steps']}steps",
         about["batch_norm"],
         about["checkpoint"].split()[0],
         about["task_list_sha256"][:8],
     )
-    return "_".join(parts) + ".json"
+    return "_".join(filter(None, parts)) + ".json"

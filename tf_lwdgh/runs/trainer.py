@@ -74,13 +74,13 @@ class Trainer:
             os.path.join(run_dir, "checkpoints"), keep=self.settings.keep_checkpoints
         )
         self.best = CheckpointFolder(os.path.join(run_dir, "best"), keep=1)
-        self._model_state = {"model": checkpoints.model_variables(assembly.keras_model)}
+        self._model_state = checkpoints.meta_variables(assembly.keras_model, assembly.parameters.own)
         slots = checkpoints.optimizer_variables(self.meta_step.optimizer)
         self._state = {**self._model_state, "optimizer": slots}
         self._gin_settings = config.settings()
         self.at = self._restore()
         self._evaluator = Evaluator(
-            assembly.keras_model, assembly.algorithm, inner_steps=self.settings.val_inner_steps
+            assembly.parameters, inner_steps=self.settings.val_inner_steps
         )
         self._since_histogram: list[readback.Arrays] = []
         self._picture_episode: Episode | None = None

@@ -56,6 +56,11 @@ class ConvBlock(keras.layers.Layer):
         """The layers that hold the variables, in the variables' order."""
         return self.conv, self.norm
 
+    @property
+    def idle_variables(self) -> tuple[keras.Variable, ...]:
+        """Those that batch statistics cancel: the convolution's bias."""
+        return (self.conv.bias,)
+
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.conv.build(input_shape)
         self.norm.build((*input_shape[:-1], self.filters))

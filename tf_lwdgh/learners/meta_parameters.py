@@ -1,0 +1,81 @@
+"""The variables behind a learner on a network: the network's, and the learner's own."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from tf_lwdgh.aggregators import trees
+from tf_lwdgh.learners.base import Learner
+from tf_lwdgh.networks.functional import FunctionalModel
+from tf_lwdgh.types import Meta, Tensors
+
+
+class MetaParameters(tf.Module):
+    """What a learner's tasks share, as variables; made within a strategy's scope, it is mirrored.
+
+    Attributes:
+      model: the network's functional view.
+      learner: the learner.
+      own: the learner's own meta-parameters by name.
+      variables_trained: what the outer loop trains: first the network's, then the learner's own.
+      names: a readable name for each of them, such as 'conv1/kernel'.
+
+    Args:
+      keras_model: a backbone.
+      learner: the learner.
+
+    Raises:
+      ValueError: the learner can't work on this network, or names two of its parameters alike.
+    """
+
+    def __init__(self, keras_model: keras.Model, learner: Learner) -> None:
+        super().__init__(name="meta_parameters")
+        self.model, self.learner = FunctionalModel(keras_model), learner
+        learner.check(self.model)
+        declared = {p.name: p for p in learner.own(self.model)}
+        if len(declared) < len(learner.own(self.model)):
+            raise ValueError(f"{type(learner).__name__} names two of its own parameters alike.")
+        # Keras allows no '/' in a name.
+        self.own = {
+            name: keras.Variable(p.initial, name=name.replace("/", "."), dtype=p.initial.dtype.name)
+            for name, p in declared.items()
+        }
+        self._trained = [i for i, yes in enumerate(learner.trained(self.model)) if yes]
+        self.variables_trained = [self.model.variables[i] for i in self._trained]
+        self.variables_trained += self.own.values()
+        self.names = [self.model.names[i] for i in self._trained] + list(self.own)
+        self._layers = [self.model.layer_names[i] for i in self._trained]
+        self._layers += [p.layer or name.rpartition("/")[0] or name for name, p in declared.items()]
+        self._in_units = [not self.model.is_idle[i] for i in self._trained]
+        self._in_units += [p.harmonized for p in declared.values()]
+
+    def units(self, kind: str) -> trees.Units:
+        """The partition of the trained variables whose conflict is measured together.
+
+        Those that are idle, or that the learner keeps out, are in no unit.
+
+        Args:
+          kind: 'variable', 'layer' or 'model'.
+        """
+        return trees.make_units(kind, self.names, self._layers, self._in_units)
+
+    def values(self) -> Meta:
+        """The present values."""
+        own = {name: tf.convert_to_tensor(v) for name, v in self.own.items()}
+        return Meta(self.model.values(), own, self.model.state())
+
+    def flatten(self, meta: Meta) -> Tensors:
+        """The part of a structure that belongs to the trained variables, in their order; 0 for None."""
+        network = [
+            tf.zeros(v.shape, v.dtype) if (value := meta.network[i]) is None else value
+            for i, v in zip(self._trained, self.variables_trained)
+        ]
+        return network + [meta.own[name] for name in self.own]
+
+    def replaced(self, meta: Meta, values: Tensors) -> Meta:
+        """A structure with other values for the trained variables."""
+        network, count = list(meta.network), len(self._trained)
+        for i, value in zip(self._trained, values):
+            network[i] = value
+        return meta._replace(network=network, own=dict(zip(self.own, values[count:])))

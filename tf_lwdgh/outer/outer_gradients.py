@@ -1,0 +1,102 @@
+"""The outer gradient of every task of a meta-batch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from tf_lwdgh.aggregators.collectives import Collective
+from tf_lwdgh.learners.context import Context
+from tf_lwdgh.learners.losses import accuracy
+from tf_lwdgh.learners.meta_parameters import MetaParameters
+from tf_lwdgh.outer.task_execution import TaskExecution
+from tf_lwdgh.types import Clock, Episode, Meta, Tensors
+
+
+class Outcome(NamedTuple):
+    """What the tasks of a meta-batch give."""
+
+    gradients: Tensors  # one [T, *shape] a trained variable
+    losses: tf.Tensor  # [T]: the query losses, in nats
+    accuracies: tf.Tensor  # [T] float32: of the queries
+    statistics: Tensors  # [T, *shape]: BatchNorm's, for the averages of batch_norm='global'
+
+
+class _Task(NamedTuple):
+    """A task as it goes over: all tensors with a leading axis T before."""
+
+    episode: Episode
+    key: tf.Tensor  # [2] int64
+    coupling: tf.Tensor  # scalar
+
+
+def outer_gradients(
+    parameters: MetaParameters,
+    episodes: Episode,
+    *,
+    meta: Meta | None = None,
+    clock: Clock | None = None,
+    collective: Collective | None = None,
+    execution: TaskExecution | None = None,
+    loss_scale: float = 1.0,
+) -> Outcome:
+    """Each task's outer gradient: ∂L_Q(θ')/∂θ, or what the learner takes in its place.
+
+    Args:
+      parameters: the learner and its variables.
+      episodes: a meta-batch, every tensor with a leading axis T.
+      meta: where; the variables' present values by default.
+      clock: where the run stands; the very start by default.
+      collective: the replicas, for learners that couple the tasks.
+      execution: how the tasks run; side by side by default.
+      loss_scale: see OuterLoop.
+    """
+    learner, meta = parameters.learner, meta or parameters.values()
+    clock = clock or Clock(tf.constant(0), steps_per_epoch=1, epochs=1, seed=0)
+    collective, execution = collective or Collective(), execution or TaskExecution()
+    context = Context(parameters.model, training=True, clock=clock, loss_scale=loss_scale)
+    tasks = _tasks(context, parameters, meta, episodes, collective, execution)
+
+    def one_task(task: _Task) -> Outcome:
+        coupling = task.coupling if learner.couples else None
+        told = context._replace(key=task.key, coupling=coupling)
+        gradient, result = learner.outer_gradient(told, meta, task.episode)
+        hits = accuracy(result.logits, task.episode.query_labels)
+        return Outcome(parameters.flatten(gradient), result.loss, hits, list(result.state))
+
+    return execution.over(one_task, tasks, _signature(parameters, meta))
+
+
+def _signature(parameters: MetaParameters, meta: Meta) -> Outcome:
+    def specs(tensors: Tensors) -> list[tf.TensorSpec]:
+        return [tf.TensorSpec(x.shape, x.dtype) for x in tensors]
+
+    scalars = tf.TensorSpec([], meta.network[0].dtype), tf.TensorSpec([], tf.float32)
+    return Outcome(specs(parameters.flatten(meta)), *scalars, specs(meta.state))
+
+
+def _tasks(
+    context: Context,
+    parameters: MetaParameters,
+    meta: Meta,
+    episodes: Episode,
+    collective: Collective,
+    execution: TaskExecution,
+) -> _Task:
+    """The episodes with their keys, and what the other tasks have to tell each."""
+    count = tf.shape(episodes.query_labels)[0]
+    keys = tf.random.stateless_uniform(
+        [2, count * collective.size], context.clock.key("task"), None, None, tf.int64, alg="philox"
+    )
+    keys = tf.transpose(collective.mine(keys))
+    learner, dtype = parameters.learner, meta.network[0].dtype
+    couplings = tf.zeros([count], dtype)
+    if learner.couples:
+        scalars = execution.over(
+            lambda task: learner.scalar(context._replace(key=task.key), meta, task.episode),
+            _Task(episodes, keys, couplings),
+            tf.TensorSpec([], dtype),
+        )
+        couplings = collective.mine(learner.couple(collective.gather(scalars), context))
+    return _Task(episodes, keys, tf.stop_gradient(couplings))
