@@ -11,14 +11,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import tensorflow as tf
+from tf_lwdgh.aggregators.schedules import ExploreExploit
 
 from bench import worker, workloads
-from tf_lwdgh.networks import backbones
 from tf_lwdgh.aggregators import LWDGH, Mean
 from tf_lwdgh.learners import MAML
 from tf_lwdgh.learners.inner_loop import InnerLoop
+from tf_lwdgh.networks import backbones
 from tf_lwdgh.outer.meta_step import MetaStep, OuterLoop, task_gradients
-from tf_lwdgh.aggregators.schedules import ExploreExploit
 from tf_lwdgh.outer.task_execution import MODES, TaskExecution
 from tf_lwdgh.outer.threads import Threads
 from tf_lwdgh.types import Episode

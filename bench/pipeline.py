@@ -23,13 +23,13 @@ import tensorflow as tf
 from PIL import Image
 
 from bench.process import ROOT
-from tf_lwdgh.data import pipeline, store
-from tf_lwdgh.networks import backbones
 from tf_lwdgh.aggregators import LWDGH
-from tf_lwdgh.learners import MAML
+from tf_lwdgh.data import pipeline, store
 from tf_lwdgh.data.episodes import EpisodeConfig
 from tf_lwdgh.data.image_source import STORAGES, ImageSource
 from tf_lwdgh.data.images import ImageConfig
+from tf_lwdgh.learners import MAML
+from tf_lwdgh.networks import backbones
 from tf_lwdgh.outer.meta_step import MetaStep, OuterLoop
 from tf_lwdgh.outer.threads import Threads
 

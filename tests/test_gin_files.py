@@ -6,13 +6,13 @@ import pathlib
 import re
 
 import pytest
+from tf_lwdgh.aggregators.schedules import ExploreExploit
 
 from tf_lwdgh import config
-from tf_lwdgh.data import store
 from tf_lwdgh.aggregators import LWDGH, Mean
+from tf_lwdgh.data import store
 from tf_lwdgh.outer.evaluation import Evaluation
 from tf_lwdgh.runs.experiment import DatasetConfig, Experiment
-from tf_lwdgh.aggregators.schedules import ExploreExploit
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted((ROOT / "gin").rglob("*.gin"))

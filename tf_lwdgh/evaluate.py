@@ -55,12 +55,12 @@ def evaluate(args: flags.FlagValues) -> None:
     """
     command_line.require_flag("run_dir", args.run_dir, _EXAMPLE)
     command_line.start_tensorflow()
+    from tf_lwdgh.data.task_lists import TaskList
     from tf_lwdgh.outer.evaluation import paired
+    from tf_lwdgh.outer.task_execution import TaskExecution
+    from tf_lwdgh.outer.threads import Threads
     from tf_lwdgh.runs.experiment import parse_run
     from tf_lwdgh.runs.judge import judge
-    from tf_lwdgh.outer.task_execution import TaskExecution
-    from tf_lwdgh.data.task_lists import TaskList
-    from tf_lwdgh.outer.threads import Threads
 
     parse_run(args.run_dir, args.gin_param)
     Threads().apply(TaskExecution().at_once(None))

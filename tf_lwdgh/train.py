@@ -79,13 +79,13 @@ def train(
     command_line.require_flag("gin_file", gin_files, _EXAMPLE)
     command_line.start_tensorflow()
     from tf_lwdgh import config
-    from tf_lwdgh.runs.experiment import Experiment, refuse_idle_bindings
     from tf_lwdgh.outer.meta_step import OuterLoop
-    from tf_lwdgh.runs.run_lock import run_lock
     from tf_lwdgh.outer.task_execution import TaskExecution
     from tf_lwdgh.outer.threads import Threads
-    from tf_lwdgh.runs.trainer import Trainer
     from tf_lwdgh.runs.config import TrainerConfig
+    from tf_lwdgh.runs.experiment import Experiment, refuse_idle_bindings
+    from tf_lwdgh.runs.run_lock import run_lock
+    from tf_lwdgh.runs.trainer import Trainer
 
     run_dir = run_dir or os.path.join("runs", "-".join(map(_stem, gin_files)))
     config.parse(gin_files, gin_params)

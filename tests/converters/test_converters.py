@@ -13,7 +13,6 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tf_lwdgh.data import store
 from tf_lwdgh.converters import (
     arguments,
     folders,
@@ -26,6 +25,7 @@ from tf_lwdgh.converters import (
     safe_pickle,
 )  # fmt: skip
 from tf_lwdgh.converters.__main__ import COMMANDS
+from tf_lwdgh.data import store
 
 TOOLS = pathlib.Path(__file__).resolve().parents[2] / "tools"
 

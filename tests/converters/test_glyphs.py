@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from tf_lwdgh.data import store
 from tf_lwdgh.converters import glyphs
+from tf_lwdgh.data import store
 
 
 def test_images_depend_on_character_and_number_alone():

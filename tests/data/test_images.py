@@ -9,8 +9,8 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from tf_lwdgh.data import augmentation, images
 from tf_lwdgh import config as gin_config
+from tf_lwdgh.data import augmentation, images
 from tf_lwdgh.data.images import ImageConfig
 
 RGB = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)

@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from tests import oracles
 from tf_lwdgh.learners import MAML
+from tf_lwdgh.learners.inner_loop import InnerLoop
 from tf_lwdgh.networks.backbones import convnet4, resnet12
 from tf_lwdgh.networks.functional import FunctionalModel
-from tf_lwdgh.learners.inner_loop import InnerLoop
 from tf_lwdgh.outer.meta_step import task_gradients
 from tf_lwdgh.types import Episode
 

@@ -9,15 +9,15 @@ import tensorflow as tf
 
 from tests.learners import test_outer_gradient as outer_gradient
 from tf_lwdgh import config
-from tf_lwdgh.data import store
 from tf_lwdgh.aggregators import Mean
+from tf_lwdgh.data import store
 from tf_lwdgh.learners import MAML
-from tf_lwdgh.networks.backbones import convnet4, resnet12
-from tf_lwdgh.networks.layers.convolution import Convolution
-from tf_lwdgh.runs.experiment import DatasetConfig, Experiment
-from tf_lwdgh.networks.functional import FunctionalModel
 from tf_lwdgh.learners.inner_loop import InnerLoop
+from tf_lwdgh.networks.backbones import convnet4, resnet12
+from tf_lwdgh.networks.functional import FunctionalModel
+from tf_lwdgh.networks.layers.convolution import Convolution
 from tf_lwdgh.outer.meta_step import MetaStep, OuterLoop, task_gradients
+from tf_lwdgh.runs.experiment import DatasetConfig, Experiment
 from tf_lwdgh.types import Episode
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -9,13 +9,13 @@ import sys
 import keras
 import numpy as np
 import tensorflow as tf
+from tf_lwdgh.aggregators.schedules import ExploreExploit
 
 from tf_lwdgh.aggregators import LWDGH, Mean
 from tf_lwdgh.learners import MAML
-from tf_lwdgh.networks.backbones import convnet4
 from tf_lwdgh.learners.inner_loop import InnerLoop
+from tf_lwdgh.networks.backbones import convnet4
 from tf_lwdgh.outer.meta_step import MetaStep, OuterLoop
-from tf_lwdgh.aggregators.schedules import ExploreExploit
 from tf_lwdgh.types import Episode
 
 AGGREGATORS = {

@@ -11,6 +11,7 @@ import pytest
 
 from tests import tiny
 from tf_lwdgh.data import pipeline
+from tf_lwdgh.networks.functional import FunctionalModel
 from tf_lwdgh.outer.evaluation import (
     Evaluation,
     EvaluationResult,
@@ -19,7 +20,6 @@ from tf_lwdgh.outer.evaluation import (
     mean_and_interval,
     paired,
 )
-from tf_lwdgh.networks.functional import FunctionalModel
 from tf_lwdgh.types import Episode
 
 

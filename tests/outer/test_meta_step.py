@@ -9,14 +9,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tf_lwdgh.aggregators.schedules import ExploreExploit
 
 from tests import oracles
 from tf_lwdgh.aggregators import LWDGH, Mean
 from tf_lwdgh.learners import MAML
-from tf_lwdgh.networks.backbones import convnet4
 from tf_lwdgh.learners.inner_loop import InnerLoop
+from tf_lwdgh.networks.backbones import convnet4
 from tf_lwdgh.outer.meta_step import MetaStep, OuterLoop, task_gradients
-from tf_lwdgh.aggregators.schedules import ExploreExploit
 from tf_lwdgh.types import Episode
 
 N_WAY, N_TASKS = 3, 4

@@ -5,13 +5,18 @@ import pytest
 import tensorflow as tf
 
 from tests.learners import test_outer_gradient as outer_gradient
-from tests.learners.test_outer_gradient import assert_close, inner_loop, random_episodes, small_convnet
+from tests.learners.test_outer_gradient import (
+    assert_close,
+    inner_loop,
+    random_episodes,
+    small_convnet,
+)
 from tf_lwdgh import config
 from tf_lwdgh.learners import MAML
-from tf_lwdgh.networks.backbones import resnet12
-from tf_lwdgh.outer.evaluation import Evaluator
-from tf_lwdgh.networks.functional import FunctionalModel
 from tf_lwdgh.learners.inner_loop import InnerLoop
+from tf_lwdgh.networks.backbones import resnet12
+from tf_lwdgh.networks.functional import FunctionalModel
+from tf_lwdgh.outer.evaluation import Evaluator
 from tf_lwdgh.outer.meta_step import task_gradients
 from tf_lwdgh.outer.task_execution import MODES, TaskExecution
 from tf_lwdgh.types import Episode

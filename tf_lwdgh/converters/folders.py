@@ -8,9 +8,9 @@ import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
-from tf_lwdgh.data import store
 from tf_lwdgh.converters import archives, pictures
 from tf_lwdgh.converters.problems import Problems
+from tf_lwdgh.data import store
 
 VERSION = "folders-1"
 _NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}

@@ -7,9 +7,9 @@ import pathlib
 import re
 from collections.abc import Mapping
 
-from tf_lwdgh.data import store
 from tf_lwdgh.converters import pictures
 from tf_lwdgh.converters.problems import Problems
+from tf_lwdgh.data import store
 
 _FILE = re.compile(r"(n\d{8})\d*?(\d{5})\.\w+")  # synset and 1-based place among its sorted files
 Paths = dict[str, dict[str, list[pathlib.Path]]]

@@ -10,11 +10,11 @@ import os
 import pathlib
 from collections.abc import Mapping
 
-from tf_lwdgh.data import store
 from tf_lwdgh.converters import (
     archives, folders, listed_splits, pickled_splits, pictures, ravi_split,
 )  # fmt: skip
 from tf_lwdgh.converters.problems import Problems
+from tf_lwdgh.data import store
 
 VERSION = "mini_imagenet-1"
 CLASSES = {"train": 64, "val": 16, "test": 20}

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from tf_lwdgh.data import store
 from tf_lwdgh.converters import archives, pictures
 from tf_lwdgh.converters.problems import Problems
+from tf_lwdgh.data import store
 
 VERSION = "omniglot-1"
 DRAWINGS = 20

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tf_lwdgh.data import store
 from tf_lwdgh.converters import pictures, safe_pickle
+from tf_lwdgh.data import store
 
 Images = Mapping[str, tuple[int, Iterator[np.ndarray]]]  # class name -> count, images
 _CACHE = {

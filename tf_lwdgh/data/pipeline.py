@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from tf_lwdgh.data import augmentation, episodes, images
 from tf_lwdgh import config as gin_config
+from tf_lwdgh.data import augmentation, episodes, images
 from tf_lwdgh.data.episodes import EpisodeConfig, EpisodeIndices
 from tf_lwdgh.data.image_source import ImageSource, check_storage
 from tf_lwdgh.data.task_lists import TaskList

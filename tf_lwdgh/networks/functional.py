@@ -14,9 +14,9 @@ import keras
 import tensorflow as tf
 
 from tf_lwdgh.networks.backbones import HEAD
-from tf_lwdgh.networks.layers.conv_block import ConvBlock
 from tf_lwdgh.networks.kernels.image_block import Patches
 from tf_lwdgh.networks.layers.batch_norm import BatchNormalization
+from tf_lwdgh.networks.layers.conv_block import ConvBlock
 from tf_lwdgh.types import Tensors
 
 

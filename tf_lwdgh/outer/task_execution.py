@@ -9,9 +9,9 @@ from typing import Any
 import tensorflow as tf
 
 from tf_lwdgh import config
-from tf_lwdgh.outer import threads
-from tf_lwdgh.networks.kernels.convolution import as_products
 from tf_lwdgh.learners.inner_loop import inline_steps
+from tf_lwdgh.networks.kernels.convolution import as_products
+from tf_lwdgh.outer import threads
 
 MODES = ("map", "vectorized", "unrolled")
 

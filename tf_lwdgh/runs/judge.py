@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from tf_lwdgh.data import pipeline
+from tf_lwdgh.data.task_lists import TaskList
+from tf_lwdgh.outer.evaluation import Evaluation, EvaluationResult, Evaluator, evaluate
 from tf_lwdgh.runs import checkpoints, experiment
 from tf_lwdgh.runs.checkpoints import CheckpointFolder
-from tf_lwdgh.outer.evaluation import Evaluation, EvaluationResult, Evaluator, evaluate
 from tf_lwdgh.runs.experiment import Assembly
 from tf_lwdgh.runs.progress import Progress, StepClock
-from tf_lwdgh.data.task_lists import TaskList
 
 WHICH = ("best", "last")
 

@@ -17,14 +17,14 @@ import tensorflow as tf
 from tf_lwdgh import config
 from tf_lwdgh.data import pipeline
 from tf_lwdgh.outer import strategies
+from tf_lwdgh.outer.evaluation import Evaluator, evaluate, mean_and_interval
 from tf_lwdgh.runs import checkpoints, readback, resume, summaries
 from tf_lwdgh.runs.checkpoints import CheckpointFolder
-from tf_lwdgh.outer.evaluation import Evaluator, evaluate, mean_and_interval
+from tf_lwdgh.runs.config import TrainerConfig
 from tf_lwdgh.runs.experiment import CONFIG_FILE, Assembly
 from tf_lwdgh.runs.pictures import episode_picture
 from tf_lwdgh.runs.profiling import Profiler, choose_steps
 from tf_lwdgh.runs.progress import Progress, StepClock
-from tf_lwdgh.runs.config import TrainerConfig
 from tf_lwdgh.types import Episode
 
 OPERATIVE_FILE = "operative.gin"

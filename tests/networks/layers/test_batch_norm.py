@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_lwdgh.networks.layers.conv_block import ConvBlock
 from tf_lwdgh.networks.kernels.fused_block import bn_relu_pool
+from tf_lwdgh.networks.kernels.moments import batch_moments
 from tf_lwdgh.networks.layers.batch_norm import BatchNormalization
 from tf_lwdgh.networks.layers.batch_norm import batch_moments as plain_moments
-from tf_lwdgh.networks.kernels.moments import batch_moments
+from tf_lwdgh.networks.layers.conv_block import ConvBlock
 
 EPSILON = 1e-3
 

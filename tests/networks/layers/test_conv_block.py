@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from tf_lwdgh.networks.kernels import image_block
-from tf_lwdgh.networks.layers.conv_block import ConvBlock
 from tf_lwdgh.networks.kernels.image_block import conv_norm_relu_pool, patch_moments
+from tf_lwdgh.networks.layers.conv_block import ConvBlock
 
 EPSILON = 1e-3
 FILTERS = 4

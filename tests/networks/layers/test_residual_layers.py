@@ -9,12 +9,12 @@ import tensorflow as tf
 
 from tests.learners import test_outer_gradient as outer_gradient
 from tf_lwdgh.learners import MAML
+from tf_lwdgh.learners.inner_loop import InnerLoop
 from tf_lwdgh.networks.backbones import resnet12
 from tf_lwdgh.networks.functional import FunctionalModel
-from tf_lwdgh.learners.inner_loop import InnerLoop
-from tf_lwdgh.networks.layers.batch_norm import plain_operations
 from tf_lwdgh.networks.kernels.leaky_pool import add_leaky_pool
 from tf_lwdgh.networks.kernels.norm_block import norm_leaky_relu
+from tf_lwdgh.networks.layers.batch_norm import plain_operations
 from tf_lwdgh.networks.layers.residual_layers import AddLeakyPool, NormLeakyRelu
 
 EPSILON = 1e-3

@@ -24,7 +24,14 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tf_lwdgh.networks.kernels.moments import Moments, batch_moments
-from tf_lwdgh.networks.kernels.pooling import DEAD, channel_dot, channel_sum, first_maximum, gather, route
+from tf_lwdgh.networks.kernels.pooling import (
+    DEAD,
+    channel_dot,
+    channel_sum,
+    first_maximum,
+    gather,
+    route,
+)
 
 
 class _Saved(NamedTuple):

@@ -7,9 +7,9 @@ import tensorflow as tf
 
 from tf_lwdgh.networks.kernels import fused_block, image_block
 from tf_lwdgh.networks.kernels.convolution import convolve
-from tf_lwdgh.networks.layers.convolution import Convolution
 from tf_lwdgh.networks.kernels.image_block import Patches
 from tf_lwdgh.networks.layers.batch_norm import BatchNormalization, plain_only
+from tf_lwdgh.networks.layers.convolution import Convolution
 
 
 @keras.saving.register_keras_serializable("tf_lwdgh")
