@@ -12,6 +12,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -19,7 +20,8 @@ from tf_lwdgh import config
 from tf_lwdgh.types import Tensors
 
 Loss = Callable[[Tensors, Tensors], tf.Tensor]  # (parameters, the step's inputs) -> a scalar
-Update = Callable[[Tensors, Tensors], Tensors]  # (velocities, the step's inputs) -> what is subtracted
+# (velocities, the step's inputs) -> what is subtracted; with slots: (…, slots) -> (that, new slots)
+Update = Callable[..., Any]
 MEMORY = ("store", "recompute")
 
 _inline = False
@@ -116,6 +118,13 @@ class InnerLoop:
         return [0.0 if stays else rate for rate, stays in zip(rates, frozen)]
 
 
+def traced_once(function: Callable[..., Tensors]) -> Callable[..., Tensors]:
+    """The function as one of the graph, however often it is called; see `inline_steps`."""
+    if _inline:
+        return function
+    return tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
+
+
 def by_rates(rates: Sequence[float | tf.Tensor]) -> Update:
     """Plain gradient descent: each velocity times its rate.
 
@@ -133,6 +142,7 @@ def adapt(
     moving: Sequence[int],
     update: Update,
     inputs: Callable[[int], Tensors] = lambda step: [],
+    slots: Tensors = (),
     steps: int | None = None,
     differentiable: bool = True,
     order: tf.Tensor | None = None,
@@ -144,9 +154,11 @@ def adapt(
       params: one tensor a variable.
       settings: momentum, decay, order and memory.
       moving: the positions of the parameters that move; the others are returned as they came.
-      update: from the moving parameters' velocities, and the step's inputs, to what is subtracted.
+      update: from the moving parameters' velocities, and the step's inputs, to what is subtracted; where
+        there are slots, also from them, and to their new values.
       inputs: what a step needs beside the parameters, that the outer gradient shall reach: tensors, of
         the same shapes at every step. (What `loss` captures is not reached with memory='recompute'.)
+      slots: what the update keeps from step to step, before the first.
       steps: overrides `settings.steps`.
       differentiable: False where no outer gradient is wanted (evaluation, serving).
       order: scalar, 1 or 0: whether the outer gradient goes through the inner gradients at this
@@ -160,13 +172,12 @@ def adapt(
         return [list(params)] * (steps + 1)
 
     def step(carry: Tensors, given: Tensors) -> Tensors:
-        return _step(loss, carry, given, settings, list(moving), update, order)
+        return _step(loss, carry, given, settings, list(moving), update, len(slots), order)
 
-    if not _inline:
-        step = tf.function(step, autograph=False, experimental_attributes={"_noinline": True})
+    step = traced_once(step)
     if differentiable and settings.memory == "recompute":
         step = _recomputed(step)
-    carry = [*params, *(tf.zeros_like(params[i]) for i in moving)]
+    carry = [*params, *(tf.zeros_like(params[i]) for i in moving), *slots]
     states = [carry]
     for s in range(steps):
         states.append(step(states[-1], inputs(s)))
@@ -180,11 +191,13 @@ def _step(
     settings: InnerLoop,
     moving: Sequence[int],
     update: Update,
+    n_slots: int,
     order: tf.Tensor | None,
 ) -> Tensors:
-    """One step from and to a carry: all parameters, then the velocities of the moving ones."""
-    count = len(carry) - len(moving)
-    params, velocity = list(carry[:count]), carry[count:]
+    """One step from and to a carry: all parameters, the velocities of the moving ones, the slots."""
+    end = len(carry) - n_slots
+    count = end - len(moving)
+    params, velocity, slots = list(carry[:count]), carry[count:end], carry[end:]
     at = [params[i] for i in moving]
     gradients = _gradients(loss, params, given, moving, settings.loss_scale)
     if settings.sharpness:
@@ -201,9 +214,10 @@ def _step(
         gradients = [g + settings.weight_decay * p for g, p in zip(gradients, at)]
     if settings.momentum:
         velocity = gradients = [settings.momentum * v + g for v, g in zip(velocity, gradients)]
-    for i, p, change in zip(moving, at, update(gradients, given)):
+    changes, slots = update(gradients, given, slots) if n_slots else (update(gradients, given), [])
+    for i, p, change in zip(moving, at, changes):
         params[i] = p - change
-    return [*params, *velocity]
+    return [*params, *velocity, *slots]
 
 
 def _gradients(
