@@ -46,11 +46,12 @@ def logits(params: list[tf.Tensor], images: tf.Tensor, epsilon: float = 1e-5) ->
 def loss(params: list[tf.Tensor], images: tf.Tensor, labels: np.ndarray) -> tf.Tensor:
     """Mean cross-entropy from its definition."""
     scores = logits(params, images)
-    rows = tf.range(len(labels))
-    chosen = tf.gather_nd(scores, tf.stack([rows, tf.constant(labels, tf.int32)], 1))
+    rows = tf.range(labels.shape[0])
+    chosen = tf.gather_nd(scores, tf.stack([rows, tf.cast(labels, tf.int32)], 1))
     return tf.reduce_mean(tf.math.log(tf.reduce_sum(tf.exp(scores), 1)) - chosen)
 
 
+@tf.function
 def _gradient(params, images, labels):
     with tf.GradientTape() as tape:
         tape.watch(params)
@@ -58,6 +59,7 @@ def _gradient(params, images, labels):
     return tape.gradient(value, params)
 
 
+@tf.function
 def _hessian_vector(params, images, labels, vector):
     """∇²L v by forward-mode differentiation of the gradient."""
     with tf.autodiff.ForwardAccumulator(params, vector) as accumulator:

@@ -1,6 +1,7 @@
 """Outer gradients against an independent reverse sweep and against finite differences, in float64."""
 
 import functools
+import re
 
 import keras
 import numpy as np
@@ -9,10 +10,11 @@ import tensorflow as tf
 
 from tests import oracles
 from tf_lwdgh.learners import MAML
+from tf_lwdgh.learners.context import Context
 from tf_lwdgh.learners.inner_loop import InnerLoop
+from tf_lwdgh.learners.meta_parameters import MetaParameters
 from tf_lwdgh.networks.backbones import convnet4, resnet12
-from tf_lwdgh.networks.functional import FunctionalModel
-from tf_lwdgh.outer.meta_step import task_gradients
+from tf_lwdgh.outer.outer_gradients import outer_gradients
 from tf_lwdgh.types import Episode
 
 N_WAY, N_TASKS = 3, 2
@@ -23,13 +25,14 @@ def _seed():
     keras.utils.set_random_seed(7)
 
 
-def small_convnet(fused=True, size=13, **kwargs):
-    return FunctionalModel(
-        convnet4(
-            image_size=size, channels=2, n_way=N_WAY, filters=4, blocks=2, fused=fused,
-            dtype="float64", **kwargs,
-        )
-    )  # fmt: skip
+def small_convnet(fused=True, size=13):
+    return convnet4(
+        image_size=size, channels=2, n_way=N_WAY, filters=4, blocks=2, fused=fused, dtype="float64"
+    )
+
+
+def small_resnet(widths=(3,)):
+    return resnet12(image_size=8, channels=2, n_way=N_WAY, widths=widths, dtype="float64")
 
 
 def random_episodes(size=13, channels=2, k_shot=2, n_query=2):
@@ -59,9 +62,17 @@ def perturbed_values(model):
     return [tf.constant(v) for v in values]
 
 
-def gradients_of(model, algorithm, episodes, params):
-    run = tf.function(lambda: task_gradients(model, algorithm, episodes, params=params))
-    return [g.numpy() for g in run()[0]]
+def at(parameters, network):
+    """The present values with others for the network's variables."""
+    return parameters.values()._replace(network=list(network))
+
+
+def gradients_of(parameters, episodes, network):
+    """Every task's outer gradients, one array [T, *shape] a trained variable."""
+    run = tf.function(
+        lambda: outer_gradients(parameters, episodes, meta=at(parameters, network)).gradients
+    )
+    return [g.numpy() for g in run()]
 
 
 def assert_close(ours, theirs, tolerance=1e-9):
@@ -89,12 +100,13 @@ def inner_loop(case, memory="store"):
 @functools.cache
 def swept(case):
     """The oracle's gradients of every task."""
-    model, settings = small_convnet(), inner_loop(case)
+    settings = inner_loop(case)
+    parameters = MetaParameters(small_convnet(), MAML(inner_loop=settings))
     return [
         oracles.maml_gradient(
-            perturbed_values(model),
+            perturbed_values(parameters.model),
             *task(random_episodes(), k),
-            rates=settings.rates(model.names, model.is_batch_norm),
+            rates=parameters.learner.rates(parameters.model),
             steps=settings.steps,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
@@ -104,19 +116,31 @@ def swept(case):
     ]
 
 
+ALL_SETTINGS = [(case, True) for case in SETTINGS]
+ON_PLAIN_OPERATIONS = [(case, False) for case in ("momentum_and_decay", "batch_norm_moves")]
+
+
 @pytest.mark.parametrize("memory", ["store", "recompute"])
-@pytest.mark.parametrize("fused", [True, False], ids=["fused", "plain_ops"])
-@pytest.mark.parametrize("case", SETTINGS)
+@pytest.mark.parametrize("case, fused", ALL_SETTINGS + ON_PLAIN_OPERATIONS)
 def test_outer_gradient_equals_the_reverse_sweep(case, fused, memory):
-    model = small_convnet(fused)
-    algorithm = MAML(inner_loop(case, memory))
-    ours = gradients_of(model, algorithm, random_episodes(), perturbed_values(model))
-    assert_close(ours, swept(case))
+    parameters = MetaParameters(small_convnet(fused), MAML(inner_loop=inner_loop(case, memory)))
+    network = perturbed_values(parameters.model)
+    assert_close(gradients_of(parameters, random_episodes(), network), swept(case))
 
 
-def query_loss(model, algorithm, episodes, params, k):
-    one = Episode(*(x[k] for x in episodes))
-    return float(algorithm.task(model, list(params), model.state(), one).loss)
+def query_losses(parameters, episodes):
+    """From the network's parameters to every task's query loss, [T]."""
+    context = Context(parameters.model, training=True)
+
+    @tf.function
+    def losses(network):
+        return tf.map_fn(
+            lambda one: parameters.learner.objective(context, at(parameters, network), one).loss,
+            episodes,
+            fn_output_signature=tf.float64,
+        )
+
+    return losses
 
 
 def finite_difference(loss, params, direction, h=1e-6):
@@ -125,39 +149,44 @@ def finite_difference(loss, params, direction, h=1e-6):
     return (up - down) / (2 * h)
 
 
-@pytest.mark.parametrize("head", ["learned", "zero"])
 @pytest.mark.parametrize("batch_norm", ["transductive", "inductive", "global"])
-@pytest.mark.parametrize("backbone", ["convnet4", "resnet12"])
-def test_outer_gradient_equals_finite_differences(backbone, batch_norm, head):
-    if backbone == "convnet4":
-        model, size = small_convnet(), 13
-    else:
-        size = 8
-        model = FunctionalModel(
-            resnet12(image_size=8, channels=2, n_way=N_WAY, widths=(3, 4), dtype="float64")
-        )
-    episodes = random_episodes(size=size)
-    algorithm = MAML(InnerLoop(steps=2, inner_lr=0.1), batch_norm=batch_norm, head=head)
-    params = model.values()
-    ours = gradients_of(model, algorithm, episodes, params)
-    trained = [i for i, yes in enumerate(algorithm.trained(model)) if yes]
+@pytest.mark.parametrize(
+    "backbone, size, head",
+    [(small_convnet, 13, "learned"), (small_convnet, 13, "zero"), (small_resnet, 8, "learned")],
+)
+def test_outer_gradient_equals_finite_differences(backbone, size, batch_norm, head):
+    learner = MAML(inner_loop=InnerLoop(steps=2, inner_lr=0.1), batch_norm=batch_norm, head=head)
+    parameters, episodes = MetaParameters(backbone(), learner), random_episodes(size=size)
+    network = parameters.model.values()
+    ours = gradients_of(parameters, episodes, network)
+    trained = [i for i, yes in enumerate(learner.trained(parameters.model)) if yes]
     r = np.random.default_rng(1)
-    direction = [tf.constant(r.normal(size=p.shape)) for p in params]
+    direction = [tf.constant(r.normal(size=p.shape)) for p in network]
+    slopes = finite_difference(query_losses(parameters, episodes), network, direction).numpy()
     for k in range(N_TASKS):
-        slope = finite_difference(
-            lambda at, k=k: query_loss(model, algorithm, episodes, at, k), params, direction
-        )
         predicted = sum((g[k] * direction[i].numpy()).sum() for g, i in zip(ours, trained))
-        assert predicted == pytest.approx(slope, rel=1e-5, abs=1e-8)
+        assert predicted == pytest.approx(slopes[k], rel=1e-5, abs=1e-8)
 
 
-def test_meta_batch_equals_single_tasks():
-    model, episodes = small_convnet(), random_episodes()
-    algorithm = MAML(InnerLoop(steps=2, inner_lr=0.1))
-    together = gradients_of(model, algorithm, episodes, model.values())
+def test_a_meta_batch_equals_single_tasks():
+    parameters = MetaParameters(small_convnet(), MAML(inner_loop=InnerLoop(steps=2, inner_lr=0.1)))
+    episodes = random_episodes()
+    unknown = Episode(*(tf.TensorSpec([None, *x.shape[1:]], x.dtype) for x in episodes))
+    run = tf.function(lambda e: outer_gradients(parameters, e).gradients, input_signature=[unknown])
+    together = run(episodes)
     for k in range(N_TASKS):
-        alone = gradients_of(
-            model, algorithm, Episode(*(x[k : k + 1] for x in episodes)), model.values()
-        )
-        for a, b in zip(together, alone):
+        for a, b in zip(together, run(Episode(*(x[k : k + 1] for x in episodes)))):
             np.testing.assert_allclose(a[k], b[0], rtol=1e-11, atol=1e-13)
+
+
+def test_variables_that_batch_statistics_cancel_have_no_gradient():
+    parameters = MetaParameters(small_convnet(), MAML(inner_loop=InnerLoop(steps=2, inner_lr=0.1)))
+    gradients = gradients_of(parameters, random_episodes(), parameters.model.values())
+    largest = dict(zip(parameters.names, (np.abs(g).max() for g in gradients)))
+    idle = {name: value for name, value in largest.items() if re.match(r"conv\d/bias", name)}
+    assert set(idle) == {"conv1/bias", "conv2/bias"}
+    assert max(idle.values()) < 1e-12 < 1e-3 < largest["conv1/kernel"]
+    for kind in ("variable", "layer", "model"):
+        members = {i for unit in parameters.units(kind).values() for i in unit}
+        outside = {parameters.names[i] for i in set(range(len(gradients))) - members}
+        assert outside == set(idle)
