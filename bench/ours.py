@@ -11,22 +11,25 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import tensorflow as tf
-from tf_lwdgh.aggregators.schedules import ExploreExploit
 
 from bench import worker, workloads
 from tf_lwdgh.aggregators import LWDGH, Mean
+from tf_lwdgh.aggregators.explore_exploit import ExploreExploit
 from tf_lwdgh.learners import MAML
+from tf_lwdgh.learners.context import Context
 from tf_lwdgh.learners.inner_loop import InnerLoop
+from tf_lwdgh.learners.meta_parameters import MetaParameters
 from tf_lwdgh.networks import backbones
-from tf_lwdgh.outer.meta_step import MetaStep, OuterLoop, task_gradients
+from tf_lwdgh.outer.meta_step import MetaStep, OuterLoop
+from tf_lwdgh.outer.outer_gradients import outer_gradients
 from tf_lwdgh.outer.task_execution import MODES, TaskExecution
 from tf_lwdgh.outer.threads import Threads
 from tf_lwdgh.types import Episode
 
 AGGREGATORS = {
-    "lwdgh": lambda: LWDGH(explore=ExploreExploit(mode="off")),
-    "lwdgh_ee": LWDGH,
-    "mean": Mean,
+    "lwdgh": (LWDGH(), None),
+    "lwdgh_ee": (LWDGH(), ExploreExploit()),
+    "mean": (Mean(), None),
 }
 
 
@@ -41,17 +44,18 @@ class Ours:
         loop = InnerLoop(
             steps=w.inner_steps, inner_lr=w.inner_lr, adapt_batch_norm=True, memory=args.memory
         )
-        self.algorithm = MAML(loop)
+        self.parameters = MetaParameters(keras_model, MAML(inner_loop=loop))
+        aggregator, explore = AGGREGATORS[args.aggregator]
         self.meta_step = MetaStep(
-            keras_model=keras_model,
-            algorithm=self.algorithm,
-            aggregator=AGGREGATORS[args.aggregator](),
+            parameters=self.parameters,
+            aggregator=aggregator,
+            explore=explore,
             optimizer=keras.optimizers.Adam(0.001),
             settings=OuterLoop(meta_batch_size=w.tasks),
             seed=0,
             execution=self.execution,
         )
-        self.model = self.meta_step.model
+        self.model = self.parameters.model
         for name, variable in zip(self.model.names, self.model.variables):
             variable.assign(arrays[f"w:{name}"])
         names = ("support_x", "support_y", "query_x", "query_y")
@@ -72,14 +76,14 @@ class Ours:
         return {n: g.numpy() for n, g in zip(self.model.names, run(self.episodes))}
 
     def _gradients(self, episodes: Episode):
-        return task_gradients(self.model, self.algorithm, episodes, execution=self.execution)[0]
+        return outer_gradients(self.parameters, episodes, execution=self.execution).gradients
 
     def step(self) -> None:
         metrics = self.meta_step(self.episodes, tf.constant(self.steps, tf.int64))
         self.steps += 1
         metrics["train/loss"].numpy()
         # The update runs beside the metrics; its end is the end of the step.
-        self.meta_step.variables_trained[-1].numpy()
+        self.parameters.variables_trained[-1].numpy()
 
     def adapt(self) -> np.ndarray:
         if not hasattr(self, "adapter"):
@@ -87,14 +91,14 @@ class Ours:
         return self.adapter(self.episodes).numpy()
 
     def _adapt(self, episodes: Episode) -> tf.Tensor:
-        params, state = self.model.values(), self.model.state()
+        learner, meta, context = self.parameters.learner, self.parameters.values(), Context(self.model)
 
         def one(e: Episode) -> tf.Tensor:
-            task = (e.support_images, e.support_labels, e.query_images)
-            return self.algorithm.adapt_and_predict(self.model, params, state, *task)
+            adapted = learner.adapt(context, meta, e.support_images, e.support_labels)
+            return learner.predict(context, adapted, e.query_images)[0]
 
         shape = [episodes.query_labels.shape[1], self.model.n_way]
-        signature = tf.TensorSpec(shape, params[0].dtype)
+        signature = tf.TensorSpec(shape, meta.network[0].dtype)
         return self.execution.over(one, episodes, signature)
 
 

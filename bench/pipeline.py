@@ -24,11 +24,13 @@ from PIL import Image
 
 from bench.process import ROOT
 from tf_lwdgh.aggregators import LWDGH
+from tf_lwdgh.aggregators.explore_exploit import ExploreExploit
 from tf_lwdgh.data import pipeline, store
 from tf_lwdgh.data.episodes import EpisodeConfig
 from tf_lwdgh.data.image_source import STORAGES, ImageSource
 from tf_lwdgh.data.images import ImageConfig
 from tf_lwdgh.learners import MAML
+from tf_lwdgh.learners.meta_parameters import MetaParameters
 from tf_lwdgh.networks import backbones
 from tf_lwdgh.outer.meta_step import MetaStep, OuterLoop
 from tf_lwdgh.outer.threads import Threads
@@ -107,9 +109,9 @@ def images_per_second(iterator, seconds: float) -> float:
 def waiting(iterator, size: int, steps: int) -> dict[str, float]:
     """Convnet4's meta-step fed by the pipeline: seconds a step, and the share of them spent waiting."""
     step = MetaStep(
-        keras_model=backbones.convnet4(image_size=size),
-        algorithm=MAML(),
+        parameters=MetaParameters(backbones.convnet4(image_size=size), MAML()),
         aggregator=LWDGH(),
+        explore=ExploreExploit(),
         optimizer=keras.optimizers.Adam(0.001),
         settings=OuterLoop(meta_batch_size=TASKS),
         seed=0,
