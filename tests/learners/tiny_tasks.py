@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -69,8 +70,8 @@ def perturbed(params: MetaParameters, *, scale: float = 0.1, seed: int = 5) -> M
     def moved(x: tf.Tensor) -> tf.Tensor:
         return x + tf.constant(scale * r.normal(size=x.shape), x.dtype)
 
-    own = {name: moved(value) for name, value in meta.own.items()}
-    return meta._replace(network=[moved(v) for v in meta.network], own=own)
+    network = [moved(v) for v in meta.network]  # first, so that it is the same whatever the learner owns
+    return meta._replace(network=network, own={n: moved(v) for n, v in meta.own.items()})
 
 
 def context(params: MetaParameters, **settings) -> Context:
@@ -78,6 +79,18 @@ def context(params: MetaParameters, **settings) -> Context:
     clock = Clock(tf.constant(0), steps_per_epoch=2, epochs=3, seed=0)
     told = {"training": True, "clock": clock, "key": tf.constant([1, 2], tf.int64), **settings}
     return Context(params.model, **told)
+
+
+@contextlib.contextmanager
+def quickly_built() -> Iterator[None]:
+    """Within it graphs run as they were traced: rewriting such small ones takes longer than they do."""
+    before = tf.config.optimizer.get_experimental_options()
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    try:
+        yield
+    finally:
+        again = {"disable_meta_optimizer": before.get("disable_meta_optimizer", False)}
+        tf.config.optimizer.set_experimental_options(again)
 
 
 def outcome(
@@ -92,7 +105,20 @@ def outcome(
     run = tf.function(
         lambda at: outer_gradients(params, batch, meta=at, execution=execution), autograph=False
     )
-    return tf.nest.map_structure(lambda x: x.numpy(), run(meta))
+    with quickly_built():
+        return tf.nest.map_structure(lambda x: x.numpy(), run(meta))
+
+
+_KNOWN: dict[tuple, Outcome] = {}
+
+
+def perturbed_outcome(learner: Learner, **network) -> Outcome:
+    """`outcome` at `perturbed` of the default episodes; computed once for equal settings."""
+    key = (repr(learner), *sorted(network.items()))
+    if key not in _KNOWN:
+        params = parameters(learner, **network)
+        _KNOWN[key] = outcome(params, episodes(), perturbed(params))
+    return _KNOWN[key]
 
 
 def objectives(
@@ -110,7 +136,11 @@ def objectives(
             fn_output_signature=spec,
         )
 
-    return lambda meta: run(meta).numpy()
+    def values(meta: Meta) -> np.ndarray:
+        with quickly_built():
+            return run(meta).numpy()
+
+    return values
 
 
 def assert_gradient_is_the_slope(
@@ -180,5 +210,6 @@ def meta_step(
 
 def losses_while_training(step: MetaStep, batch: Episode, steps: int = 40) -> np.ndarray:
     """The mean query loss of the same tasks over some meta-steps, [steps]."""
-    runs = [step(batch, tf.constant(s, tf.int64))["train/loss"].numpy() for s in range(steps)]
-    return np.array(runs)
+    with quickly_built():
+        every = [step(batch, tf.constant(s, tf.int64))["train/loss"].numpy() for s in range(steps)]
+    return np.array(every)
