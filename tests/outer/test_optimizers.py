@@ -27,6 +27,14 @@ def test_cosine_goes_from_the_rate_to_the_floor():
     np.testing.assert_allclose(_rates(LearningRate(0.2, "cosine", floor=0.1), 20), expected, rtol=1e-5)
 
 
+def test_linear_goes_from_the_rate_to_the_floor_after_the_warm_up():
+    expected = [0.2 * (1 - 0.9 * s / 20) for s in range(20)]
+    np.testing.assert_allclose(_rates(LearningRate(0.2, "linear", floor=0.1), 20), expected, rtol=1e-5)
+    rates = _rates(LearningRate(1.0, "linear", warmup=0.4), 10)
+    expected = [0.25, 0.5, 0.75, 1.0, *(1 - (s - 4) / 6 for s in range(4, 10))]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
+
+
 def test_steps_multiply_at_the_milestones():
     settings = LearningRate(1.0, "step", milestones=(0.5, 0.8), factor=0.1)
     np.testing.assert_allclose(_rates(settings, 10), [1] * 5 + [0.1] * 3 + [0.01] * 2, rtol=1e-6)
@@ -43,7 +51,7 @@ def test_warm_up_rises_linearly_and_cosine_starts_after_it():
     "field, value",
     [
         ("rate", 0.0),
-        ("decay", "linear"),
+        ("decay", "exponential"),
         ("floor", 2.0),
         ("milestones", (0.5, 0.2)),
         ("factor", 0.0),

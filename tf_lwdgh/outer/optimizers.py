@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tf_lwdgh import config
 
-DECAYS = ("constant", "cosine", "step")
+DECAYS = ("constant", "cosine", "linear", "step")
 NAMES = (
     "Adam", "AdamW", "Adamax", "Nadam", "SGD", "RMSprop", "Adagrad", "Adadelta", "Lion", "Lamb",
 )  # fmt: skip
@@ -32,9 +32,9 @@ class LearningRate:
 
     Attributes:
       rate: the highest rate, > 0; 0.001 in the paper.
-      decay: 'constant'; 'cosine', to `floor` times the rate at the end of the run; or 'step', times
-        `factor` at each milestone.
-      floor: where 'cosine' ends, as a fraction of the rate, in [0, 1].
+      decay: 'constant'; 'cosine' or 'linear', to `floor` times the rate at the end of the run; or 'step',
+        times `factor` at each milestone.
+      floor: where 'cosine' and 'linear' end, as a fraction of the rate, in [0, 1].
       milestones: for 'step': fractions of the run, rising, in (0, 1).
       factor: for 'step', in (0, 1].
       warmup: the fraction of the run over which the rate rises linearly from 0, in [0, 1).
@@ -85,9 +85,11 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         s = self.settings
         done = tf.cast(step, tf.float32) / self.total_steps
         share = tf.ones([])
-        if s.decay == "cosine":
+        if s.decay in ("cosine", "linear"):
             left = tf.clip_by_value((1 - done) / (1 - s.warmup), 0, 1)
-            share = s.floor + (1 - s.floor) * 0.5 * (1 - tf.cos(math.pi * left))
+            if s.decay == "cosine":
+                left = 0.5 * (1 - tf.cos(math.pi * left))
+            share = s.floor + (1 - s.floor) * left
         elif s.decay == "step":
             passed = tf.add_n([tf.cast(done >= mark, tf.float32) for mark in s.milestones])
             share = s.factor**passed
