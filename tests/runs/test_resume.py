@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests import tiny
+from tf_lwdgh import config
 from tf_lwdgh.runs import resume
 
 SETTINGS = {
@@ -44,6 +46,35 @@ def test_settings_that_change_no_number_may_change():
     _check(PipelineConfig__storage="'disk'", Evaluation__n_tasks="3", Threads__inter_op="2")
 
 
+def test_cosines_may_be_left_out_later_but_what_counts_as_strong_conflict_may_not_change():
+    _check(ConflictReport__cosines="False")
+    with pytest.raises(ValueError, match="ConflictReport.threshold: was not set, now -0.5"):
+        _check(ConflictReport__threshold="-0.5")
+
+
+@pytest.mark.parametrize("mode", ["'cosine'", "'cosine_held'", "'fixed'"])
+def test_a_run_with_explore_exploit_may_not_be_made_longer(mode):
+    old = {**SETTINGS, "Experiment.explore": "@ExploreExploit()", "ExploreExploit.mode": mode}
+    changed = resume.differences(old, {**old, "OuterLoop.epochs": "20"})
+    assert changed == [("OuterLoop.epochs", "10", "20")]
+
+
+def test_a_run_whose_explore_exploit_is_off_may_be_made_longer():
+    off = {**SETTINGS, "Experiment.explore": "@ExploreExploit()", "ExploreExploit.mode": "'off'"}
+    none = {**SETTINGS, "Experiment.explore": "None"}
+    for old in (off, none):
+        assert resume.differences(old, {**old, "OuterLoop.epochs": "20"}) == []
+
+
+def test_only_what_is_used_is_a_setting_so_that_no_schedule_means_none(tmp_path):
+    """The names that `_extends` looks at are those that gin gives an experiment."""
+    tiny.build(tmp_path)
+    assert config.settings()["ExploreExploit.mode"] == "'cosine'"
+    tiny.build(tmp_path, "Experiment.explore = None")
+    assert "ExploreExploit.mode" not in config.settings()
+    assert {"OuterLoop.epochs", "LearningRate.decay", "LearningRate.warmup"} <= set(config.settings())
+
+
 def test_a_run_may_be_made_longer_where_nothing_depends_on_its_length():
     _check(OuterLoop__epochs="20")
 
@@ -51,7 +82,6 @@ def test_a_run_may_be_made_longer_where_nothing_depends_on_its_length():
 @pytest.mark.parametrize(
     "old",
     [
-        {"ExploreExploit.mode": "'cosine'"},
         {"LearningRate.decay": "'cosine'"},
         {"LearningRate.warmup": "0.1"},
     ],

@@ -6,14 +6,19 @@ import glob
 import io
 import json
 import math
+import re
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 from tensorboard.backend.event_processing import plugin_event_accumulator as event_accumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.util import tensor_util
 
-from tf_lwdgh.runs import readback, summaries
+from tests import tiny
+from tf_lwdgh import config
+from tf_lwdgh.runs import charts, readback, summaries
 from tf_lwdgh.runs.pictures import RIGHT, WRONG, episode_picture
 from tf_lwdgh.runs.summaries import RunLog, read_metrics
 
@@ -74,13 +79,13 @@ def test_a_value_that_is_not_finite_is_null_in_json(tmp_path):
     assert json.loads(text, parse_constant=lambda c: pytest.fail(c)) == {"step": 1, "val/loss": None}
 
 
-def test_histograms_images_text_and_hparams_reach_tensorboard(tmp_path):
+def test_histograms_images_text_and_charts_reach_tensorboard(tmp_path):
     png, size = episode_picture(*_episode(), n_way=2)
     with RunLog(tmp_path) as log:
         log.histograms(3, {"weights/a": np.array([0.25, 0.5, 0.25])})
         log.image(3, "val/episode", png, size)
         log.text(0, "config/full", "    A.b = 1")
-        log.hparams({"InnerLoop.steps": 5, "Experiment.aggregator": "Mean"}, "r")
+        log.charts(charts.layout())
     accumulator = _events(tmp_path)
     plugins = {
         tag: accumulator.SummaryMetadata(tag).plugin_data.plugin_name
@@ -89,20 +94,86 @@ def test_histograms_images_text_and_hparams_reach_tensorboard(tmp_path):
     assert plugins["weights/a"] == "histograms"
     assert plugins["val/episode"] == "images"
     assert plugins["config/full"] == "text"
-    assert "_hparams_/session_start_info" in plugins
+    assert plugins["custom_scalars__config__"] == "custom_scalars"
     buckets = tensor_util.make_ndarray(accumulator.Tensors("weights/a")[0].tensor_proto)
     assert buckets[:, 2].sum() == 3
     assert glob.glob(str(tmp_path / "tensorboard" / "events.*"))
 
 
-def test_hparams_are_values_and_name_what_usually_differs():
-    values = summaries.hparam_values(
-        {"Experiment.aggregator": "@LWDGH()", "InnerLoop.steps": "5", "LearningRate.rate": "0.1"}
-    )
+def test_the_hparams_page_has_a_folder_of_its_own_with_the_results_and_no_list_of_columns(tmp_path):
+    with RunLog(tmp_path) as log:
+        log.hparams({"InnerLoop.steps": 5, "Experiment.aggregator": "Mean"}, "r")
+        log.scalars(4, {"train/loss": 1.0})
+        log.result(4, {"result/best_accuracy": 0.5})
+        log.result(8, {"result/best_accuracy": 0.75})
+    found = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard" / "result")).Reload()
+    assert set(found.Tags()["tensors"]) == {"_hparams_/session_start_info", "result/best_accuracy"}
+    last = found.Tensors("result/best_accuracy")[-1]
+    assert last.step == 8 and float(tensor_util.make_ndarray(last.tensor_proto)) == 0.75
+    content = found.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    start = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
+    assert start.group_name == "r"
+    assert start.hparams["InnerLoop.steps"].number_value == 5
+    assert start.hparams["Experiment.aggregator"].string_value == "Mean"
+    assert set(_events(tmp_path).Tags()["tensors"]) == {"train/loss"}
+
+
+def test_results_after_the_checkpoint_are_dropped_on_a_resume(tmp_path):
+    with RunLog(tmp_path) as log:
+        for step in (4, 8):
+            log.result(step, {"result/best_accuracy": step / 10})
+    with RunLog(tmp_path, resumed_at=4) as log:
+        log.result(6, {"result/best_accuracy": 0.6})
+    found = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard" / "result")).Reload()
+    assert [e.step for e in found.Tensors("result/best_accuracy")] == [4, 6]
+
+
+def test_hparams_are_what_the_files_and_the_command_bound_as_values(tmp_path):
+    tiny.build(tmp_path, "LWDGH.temperature = 0.5", "InnerLoop.inner_lr = {'head': 0.1}")
+    values = summaries.hparam_values(config.settings(), config.full_text())
     assert values["Experiment.aggregator"] == "LWDGH"
-    assert values["InnerLoop.steps"] == 5
-    assert values["LearningRate.rate"] == 0.1
-    assert list(values)[0] == "Experiment.aggregator"
+    assert values["Experiment.explore"] == "ExploreExploit"
+    assert values["Experiment.optimizer"] == "Adam"
+    assert values["EpisodeConfig.n_way"] == 3  # a macro
+    assert values["LWDGH.temperature"] == 0.5
+    assert values["InnerLoop.inner_lr"] == "{'head': 0.1}"
+    assert values["InnerLoop.second_order"] is True
+    assert list(values) == sorted(values)  # as TensorBoard sorts them
+    assert "LWDGH.scale" not in values  # a default
+    assert "DatasetConfig.name" in values and "Evaluation.inner_steps" not in values
+    assert not any("resnet12" in name for name in values)
+
+
+def test_a_part_in_use_only_in_some_runs_is_a_hparam_of_those_alone(tmp_path):
+    def values(*params):
+        tiny.build(tmp_path, *params)
+        return summaries.hparam_values(config.settings(), config.full_text())
+
+    mean = values("Experiment.aggregator = @Mean()", "Experiment.explore = None", "LWDGH.unit = 'layer'")
+    assert mean["Experiment.aggregator"] == "Mean" and mean["Experiment.explore"] == "None"
+    assert not any(name.startswith(("LWDGH.", "ExploreExploit.")) for name in mean)
+    assert "ExploreExploit.transition" in values()
+
+
+def test_the_seed_is_a_hparam_even_where_nothing_binds_it():
+    settings = {"Experiment.seed": "0", "InnerLoop.steps": "5"}
+    assert summaries.hparam_values(settings, "") == {"Experiment.seed": 0}
+
+
+def test_every_chart_shows_something_that_a_meta_step_or_a_validation_logs():
+    tags = [
+        "train/accuracy", "val/accuracy", "train/loss", "val/loss", "learning_rate/outer",
+        "explore/probability", "speed/tasks_per_second", "update_cosine/conv1/kernel",
+        "weights_max/conv1/kernel",
+    ]  # fmt: skip
+    for group in ("gci", "conflict_rate", "strong_conflict_rate", "gradient_norm"):
+        tags += [f"{group}/total", f"{group}/conv1/kernel"]
+    shown = [
+        [t for t in tags if any(re.match(pattern, t) for pattern in chart.multiline.tag)]
+        for category in charts.layout().category for chart in category.chart
+    ]  # fmt: skip
+    assert all(shown)
+    assert sorted(sum(shown, [])) == sorted(tags)  # each in one chart
 
 
 def _episode():
@@ -140,6 +211,47 @@ def test_an_update_that_is_not_finite_is_found():
         readback.check_finite(_arrays([1.0, 1.0], [math.inf, 1.0]), 1)
 
 
-def test_scalars_are_means_over_the_window_and_weights_means_of_the_largest():
-    arrays = {"train/loss": np.array([1.0, 2.0]), "weights/a": np.array([[0.25, 0.75], [0.5, 0.5]])}
+def test_scalars_are_means_over_the_window_weights_means_of_the_largest_and_matrices_left_out():
+    arrays = {
+        "train/loss": np.array([1.0, 2.0]),
+        "weights/a": np.array([[0.25, 0.75], [0.5, 0.5]]),
+        "cosines/a": np.ones([2, 2, 2]),
+    }
     assert readback.scalars(arrays) == {"train/loss": 1.5, "weights_max/a": 0.625}
+
+
+def _window():
+    """Three meta-steps, of which the first two exploited."""
+    return [
+        {
+            "train/loss": tf.constant(float(i)),
+            "explore/flag": tf.constant(float(i == 2)),
+            "weights/conv1/kernel": tf.constant([0.25, 0.75]),
+            "cosines/conv1/kernel": tf.fill([2, 2], float(i)),
+        }
+        for i in range(3)
+    ]
+
+
+def test_matrices_are_not_read_with_the_window_nor_made_histograms():
+    arrays = readback.read(_window())
+    assert set(arrays) == {"train/loss", "explore/flag", "weights/conv1/kernel"}
+    assert arrays["weights/conv1/kernel"].shape == (3, 2)
+    assert set(readback.histograms([arrays, arrays])) == {"weights/conv1/kernel"}
+    assert readback.histograms([{**arrays, "cosines/a": np.ones([3, 2, 2])}]).keys() == {
+        "weights/conv1/kernel"
+    }
+
+
+def test_metrics_of_one_step_by_unit():
+    found = readback.by_unit(_window()[1], "cosines")
+    assert list(found) == ["conv1/kernel"]
+    np.testing.assert_array_equal(found["conv1/kernel"], np.ones([2, 2]))
+
+
+def test_a_picture_shows_the_last_step_that_exploited_else_the_last():
+    window = _window()
+    assert readback.to_show(window, 11) == (12, window[1])
+    assert readback.to_show(window[2:], 13) == (13, window[2])
+    plain = [{"train/loss": tf.constant(0.0)}] * 3
+    assert readback.to_show(plain, 1)[0] == 3

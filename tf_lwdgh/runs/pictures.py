@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+Size = tuple[int, int]  # width, height
+Picture = tuple[bytes, Size]  # a PNG, and its size in pixels
 RIGHT, WRONG = "#1b7837", "#c51b1b"
 _MOST_SUPPORT, _MOST_QUERIES = 2, 5  # images a class that are shown
 _CELL = 1.0  # inches
@@ -15,7 +17,7 @@ _CELL = 1.0  # inches
 
 def episode_picture(
     support: np.ndarray, query: np.ndarray, predictions: np.ndarray, n_way: int, title: str = ""
-) -> tuple[bytes, tuple[int, int]]:
+) -> Picture:
     """Draws an episode, a row a class: some support images, then queries with their predictions.
 
     Args:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-# Bindings that change no number that is trained or logged under a step.
+# Bindings that change no number that is trained or logged under a step. ConflictReport.cosines says
+# whether some are logged at all; ConflictReport.threshold changes them.
 HARMLESS = (
     "PipelineConfig.", "Evaluation.", "Threads.", "TrainerConfig.keep_checkpoints",
-    "TaskExecution.parallel_tasks", "InnerLoop.memory",
+    "TaskExecution.parallel_tasks", "InnerLoop.memory", "ConflictReport.cosines",
 )  # fmt: skip
 LENGTH = "OuterLoop.epochs"
 
@@ -18,7 +19,8 @@ def differences(
     """The settings that differ and matter: (name, old value, new value).
 
     More epochs are no difference where nothing before the old end depends on the run's length: the
-    learning rate is constant, and there is no explore-exploit schedule.
+    learning rate is constant, and there is no explore-exploit schedule. Nothing else asks the clock how
+    long the run is; what one day does belongs in `_extends`.
     """
     found = []
     for name in sorted({*old, *new}):

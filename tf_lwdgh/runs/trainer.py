@@ -11,24 +11,22 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import tensorflow as tf
 
 from tf_lwdgh import config
 from tf_lwdgh.data import pipeline
 from tf_lwdgh.outer import strategies
-from tf_lwdgh.outer.evaluation import Evaluator, evaluate, mean_and_interval
-from tf_lwdgh.runs import checkpoints, readback, resume, summaries
+from tf_lwdgh.runs import charts, checkpoints, readback, resume, summaries
 from tf_lwdgh.runs.checkpoints import CheckpointFolder
 from tf_lwdgh.runs.config import TrainerConfig
+from tf_lwdgh.runs.validation import Validation
+from tf_lwdgh.runs.conflict_picture import conflict_of_step
 from tf_lwdgh.runs.experiment import CONFIG_FILE, Assembly
-from tf_lwdgh.runs.pictures import episode_picture
 from tf_lwdgh.runs.profiling import Profiler, choose_steps
 from tf_lwdgh.runs.progress import Progress, StepClock
 from tf_lwdgh.types import Episode
 
 OPERATIVE_FILE = "operative.gin"
-_VALIDATION_BATCH = 16
 _log = logging.getLogger(__name__)
 
 
@@ -79,11 +77,7 @@ class Trainer:
         self._state = {**self._model_state, "optimizer": slots}
         self._gin_settings = config.settings()
         self.at = self._restore()
-        self._evaluator = Evaluator(
-            assembly.parameters, inner_steps=self.settings.val_inner_steps
-        )
         self._since_histogram: list[readback.Arrays] = []
-        self._picture_episode: Episode | None = None
 
     def run(
         self,
@@ -113,7 +107,7 @@ class Trainer:
                 "--gin_param='EPOCHS = …'."
             )
             return self.at
-        validation = self._validation_tasks()
+        validation = self._validation()
         batches = self._training_batches()
         profiler = Profiler(self.run_dir, profiled, progress.note)
         with summaries.RunLog(self.run_dir, resumed_at=self.at.step) as log, progress, profiler:
@@ -153,17 +147,22 @@ class Trainer:
                 accuracy=values["train/accuracy"],
             )
             stopping = stop()
-            self._judge_and_save(values, validation, log, progress, stopping=stopping)
+            self._judge_and_save(
+                values, (window, start + 1), validation, log, progress, stopping=stopping
+            )
             clock.start()
             if stopping:
                 progress.note(f"stopped at step {end}; the same command goes on from there.")
                 return
 
-    def _judge_and_save(self, values, validation, log, progress, *, stopping: bool) -> None:
+    def _judge_and_save(
+        self, values, window, validation, log, progress, *, stopping: bool
+    ) -> None:
         step = self.at.step
         judged = self._is_due(step, self._interval("validate_every"))
         if judged:
-            values.update(self._validate(validation, log))
+            values.update(validation.judge())
+            self._draw(log, validation, *window)
             progress.note(
                 f"step {step}: validation accuracy {100 * values['val/accuracy']:.2f} ± "
                 f"{100 * values['val/interval95']:.2f} %, loss {values['val/loss']:.3f}"
@@ -175,6 +174,8 @@ class Trainer:
         if judged and values["val/accuracy"] > self.at.best_accuracy:
             self.at.best_accuracy, self.at.best_step = values["val/accuracy"], step
             self.best.save(step, self._model_state, self._manifest())
+        if judged:
+            log.result(step, self._result(values))
         if stopping or self._is_due(step, self._interval("checkpoint_every")):
             log.flush(durable=True)
             self.last.save(step, self._state, self._manifest())
@@ -202,27 +203,21 @@ class Trainer:
                 "or clip more with OuterLoop.clip_norm."
             ) from error
 
-    def _validate(self, validation: tf.data.Dataset | None, log: summaries.RunLog) -> dict[str, float]:
-        result = evaluate(self._evaluator, validation, {})
-        accuracy, interval = mean_and_interval(result.accuracies)
-        self._draw_picture(log)
-        loss = float(np.mean(result.losses))
-        return {"val/accuracy": accuracy, "val/interval95": interval, "val/loss": loss}
+    def _draw(self, log, validation: Validation, window: list, first_step: int) -> None:
+        log.image(self.at.step, "val/episode", *validation.picture(self.at.step))
+        picture = conflict_of_step(*readback.to_show(window, first_step))
+        if picture is not None:
+            log.image(self.at.step, *picture)
 
-    def _draw_picture(self, log: summaries.RunLog) -> None:
-        episode = self._picture_episode
-        if episode is None:
-            return
-        predictions = self._evaluator(episode)["predictions"][0].numpy()
-        shown = np.mean(predictions == episode.query_labels[0].numpy())
-        png, size = episode_picture(
-            episode.support_images[0].numpy(),
-            episode.query_images[0].numpy(),
-            predictions,
-            self.assembly.episode.n_way,
-            f"step {self.at.step}, accuracy of this task {100 * shown:.0f} %",
-        )
-        log.image(self.at.step, "val/episode", png, size)
+    def _result(self, values: dict[str, float]) -> dict[str, float]:
+        """What the run has come to, for the HParams page, which shows five columns in this order."""
+        return {
+            "result/best_accuracy": self.at.best_accuracy,
+            "result/best_step": self.at.best_step,
+            "result/last_accuracy": values["val/accuracy"],
+            "result/last_loss": values["val/loss"],
+            "result/train_loss": values["train/loss"],
+        }
 
     def _training_batches(self) -> Iterator[Episode]:
         a = self.assembly
@@ -238,19 +233,11 @@ class Trainer:
         )
         return iter(strategies.distribute(a.strategy, batches))
 
-    def _validation_tasks(self) -> tf.data.Dataset | None:
+    def _validation(self) -> Validation | None:
+        """None where there is none; the settings say how often."""
         if self._interval("validate_every") == 0:
             return None
-        tasks = pipeline.evaluation_tasks(
-            self.assembly.source("val"),
-            self.assembly.episode,
-            seed=self.settings.val_seed,
-            n_tasks=self.settings.val_tasks,
-            batch_size=_VALIDATION_BATCH,
-            pipeline_config=self.assembly.pipeline,
-        )
-        self._picture_episode = next(iter(tasks.take(1)))
-        return tasks
+        return Validation(self.assembly, self.settings)
 
     def _restore(self) -> Progression:
         manifest = self.last.newest()
@@ -278,7 +265,10 @@ class Trainer:
         """Writes what the run is: its settings as a file, as text and as HParams."""
         _write_text(os.path.join(self.run_dir, CONFIG_FILE), config.full_text())
         log.text(self.at.step, "config/full", summaries.gin_as_markdown(config.full_text()))
-        log.hparams(summaries.hparam_values(self._gin_settings), os.path.basename(self.run_dir))
+        log.charts(charts.layout())
+        values = summaries.hparam_values(self._gin_settings, config.full_text())
+        folder, name = os.path.split(os.path.abspath(self.run_dir))
+        log.hparams(values, f"{name} ({os.path.basename(folder)})")  # TensorBoard cuts long names
 
     def _write_operative(self) -> None:
         _write_text(os.path.join(self.run_dir, OPERATIVE_FILE), config.operative_text())

@@ -1,0 +1,54 @@
+"""Validation in training: always the same tasks, and a picture of the first of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tf_lwdgh.data import pipeline
+from tf_lwdgh.outer.evaluation import Evaluator, evaluate, mean_and_interval
+from tf_lwdgh.runs.config import TrainerConfig
+from tf_lwdgh.runs.experiment import Assembly
+from tf_lwdgh.runs.pictures import Picture, episode_picture
+
+_BATCH = 16
+
+
+class Validation:
+    """Judges the meta-parameters as they stand.
+
+    Args:
+      assembly: the experiment.
+      settings: how many tasks, how many inner steps, and the tasks' seed.
+    """
+
+    def __init__(self, assembly: Assembly, settings: TrainerConfig) -> None:
+        self._n_way = assembly.episode.n_way
+        self._evaluator = Evaluator(assembly.parameters, inner_steps=settings.val_inner_steps)
+        self._tasks = pipeline.evaluation_tasks(
+            assembly.source("val"),
+            assembly.episode,
+            seed=settings.val_seed,
+            n_tasks=settings.val_tasks,
+            batch_size=_BATCH,
+            pipeline_config=assembly.pipeline,
+        )
+        self._first = next(iter(self._tasks.take(1)))
+
+    def judge(self) -> dict[str, float]:
+        """Accuracy, its 95 % interval and the loss over all tasks."""
+        result = evaluate(self._evaluator, self._tasks, {})
+        accuracy, interval = mean_and_interval(result.accuracies)
+        loss = float(np.mean(result.losses))
+        return {"val/accuracy": accuracy, "val/interval95": interval, "val/loss": loss}
+
+    def picture(self, step: int) -> Picture:
+        """The first task with its predictions after so many meta-steps."""
+        predictions = self._evaluator(self._first)["predictions"][0].numpy()
+        accuracy = np.mean(predictions == self._first.query_labels[0].numpy())
+        return episode_picture(
+            self._first.support_images[0].numpy(),
+            self._first.query_images[0].numpy(),
+            predictions,
+            self._n_way,
+            f"step {step}, accuracy of this task {100 * accuracy:.0f} %",
+        )
