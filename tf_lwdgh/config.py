@@ -30,6 +30,7 @@ for _root in _ROOTS:
 def parse(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> None:
     """Reads gin files and then single bindings; later ones win.
 
+    A file's `import my_module` imports a module of the user's own, and with it what it registers.
     Includes resolve from the working directory and from the folder that holds `gin/`.
 
     Args:
@@ -38,7 +39,8 @@ def parse(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> None:
 
     Raises:
       FileNotFoundError: a gin file does not exist.
-      ValueError: a binding names something that is not registered, or does not parse.
+      ValueError: a binding names something that is not registered, or does not parse; or a module
+        that a file imports is not there.
     """
     gin.clear_config()
     for path in gin_files:
@@ -110,6 +112,13 @@ def _explained(prefix: str = "") -> Iterator[None]:
             message = re.sub(r" \((<string>, )?line 1\)$", "", message)
             place = ""
         text = f"{prefix}{message} {_hint(message)}".strip()
+        raise ValueError(f"{text}\n{place}".strip()) from error
+    except ModuleNotFoundError as error:
+        message, _, place = str(error).partition("\n")
+        text = (
+            f"import: {message}. A module of your own is looked for in the working directory, "
+            f"{os.getcwd()!r}, and on PYTHONPATH."
+        )
         raise ValueError(f"{text}\n{place}".strip()) from error
 
 

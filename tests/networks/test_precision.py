@@ -13,10 +13,11 @@ from tf_lwdgh.aggregators import Mean
 from tf_lwdgh.data import store
 from tf_lwdgh.learners import MAML
 from tf_lwdgh.learners.inner_loop import InnerLoop
+from tf_lwdgh.learners.meta_parameters import MetaParameters
 from tf_lwdgh.networks.backbones import convnet4, resnet12
-from tf_lwdgh.networks.functional import FunctionalModel
 from tf_lwdgh.networks.layers.convolution import Convolution
-from tf_lwdgh.outer.meta_step import MetaStep, OuterLoop, task_gradients
+from tf_lwdgh.outer.meta_step import MetaStep, OuterLoop
+from tf_lwdgh.outer.outer_gradients import outer_gradients
 from tf_lwdgh.runs.experiment import DatasetConfig, Experiment
 from tf_lwdgh.types import Episode
 
@@ -29,18 +30,21 @@ def cast_to(model, tensors):
 
 def gradients(dtype, inner_scale=1.0, outer_scale=1.0, build=convnet4, **sizes):
     """Every task's outer gradients at one and the same point, whatever the dtype."""
-    model = FunctionalModel(build(channels=2, n_way=outer_gradient.N_WAY, dtype=dtype, **sizes))
-    params = [
+    parameters = MetaParameters(
+        build(channels=2, n_way=outer_gradient.N_WAY, dtype=dtype, **sizes),
+        MAML(inner_loop=InnerLoop(steps=3, inner_lr=0.1, loss_scale=inner_scale)),
+    )
+    model = parameters.model
+    network = [
         tf.where(tf.abs(v) < 1e-6, tf.ones_like(v), v)
         for v in outer_gradient.perturbed_values(model)
     ]
-    params = cast_to(model, params)
+    meta = outer_gradient.at(parameters, cast_to(model, network))
     episodes = Episode(*cast_to(model, outer_gradient.random_episodes(size=sizes["image_size"])))
-    algorithm = MAML(InnerLoop(steps=3, inner_lr=0.1, loss_scale=inner_scale))
     run = tf.function(
-        lambda: task_gradients(model, algorithm, episodes, params=params, loss_scale=outer_scale)
+        lambda: outer_gradients(parameters, episodes, meta=meta, loss_scale=outer_scale).gradients
     )
-    return [g.numpy() for g in run()[0]]
+    return [g.numpy() for g in run()]
 
 
 def distance(ours, theirs):
@@ -95,21 +99,23 @@ def train(dtype, steps=30, loss_scale=1.0):
     """The losses of meta-steps on one meta-batch, and the step."""
     keras.utils.set_random_seed(1)
     step = MetaStep(
-        keras_model=convnet4(channels=2, n_way=outer_gradient.N_WAY, dtype=dtype, **TWO_BLOCKS),
-        algorithm=MAML(InnerLoop(steps=2, inner_lr=0.1)),
+        parameters=MetaParameters(
+            convnet4(channels=2, n_way=outer_gradient.N_WAY, dtype=dtype, **TWO_BLOCKS),
+            MAML(inner_loop=InnerLoop(steps=2, inner_lr=0.1)),
+        ),
         aggregator=Mean(),
         optimizer=keras.optimizers.Adam(0.01),
         settings=OuterLoop(loss_scale=loss_scale),
         seed=0,
     )
-    episodes = Episode(*cast_to(step.model, outer_gradient.random_episodes()))
+    episodes = Episode(*cast_to(step.parameters.model, outer_gradient.random_episodes()))
     losses = [float(step(episodes, tf.constant(s, tf.int64))["train/loss"]) for s in range(steps)]
     return losses, step
 
 
 def test_training_in_bfloat16_lowers_the_loss_as_float32_does():
     (low, step), (single, _) = train("mixed_bfloat16"), train("float32")
-    assert all(v.dtype == "float32" for v in (*step.model.variables, *step.optimizer.variables[2:]))
+    assert all(v.dtype == "float32" for v in (*step.parameters.model.variables, *step.optimizer.variables[2:]))
     assert low[0] == pytest.approx(single[0], rel=0.02)
     assert low[-1] < 0.2 * low[0] and single[-1] < 0.2 * single[0]
 
@@ -129,7 +135,7 @@ def convolutions(keras_model):
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 @pytest.mark.parametrize("backbone, count", [("convnet4", 4), ("resnet12", 16)])
 def test_a_fragment_lowers_every_convolution_of_an_experiment(backbone, count, precision):
-    files = [f"gin/mini_{backbone}_5way1shot_lwdgh.gin", f"gin/precision/{precision}.gin"]
+    files = [f"gin/mini_{backbone}.gin", f"gin/precision/{precision}.gin"]
     config.parse([str(ROOT / f) for f in files])
     sizes = dict(zip(store.SPLITS, (64, 16, 20)))
     names = tuple(f"class {i}" for i in range(100))

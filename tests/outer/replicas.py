@@ -9,20 +9,26 @@ import sys
 import keras
 import numpy as np
 import tensorflow as tf
-from tf_lwdgh.aggregators.schedules import ExploreExploit
 
+from tests.toy_learners import Centres, CoupledCentres
 from tf_lwdgh.aggregators import LWDGH, Mean
+from tf_lwdgh.aggregators.explore_exploit import ExploreExploit
 from tf_lwdgh.learners import MAML
 from tf_lwdgh.learners.inner_loop import InnerLoop
+from tf_lwdgh.learners.meta_parameters import MetaParameters
 from tf_lwdgh.networks.backbones import convnet4
 from tf_lwdgh.outer.meta_step import MetaStep, OuterLoop
 from tf_lwdgh.types import Episode
 
-AGGREGATORS = {
-    "mean": Mean(),
-    "lwdgh": LWDGH(explore=ExploreExploit(mode="off")),
-    "lwdgh_model": LWDGH(unit="model", explore=ExploreExploit(mode="off"), temperature=0.5),
-    "lwdgh_ee": LWDGH(explore=ExploreExploit(p_max=0.5)),
+LEARNER = MAML(inner_loop=InnerLoop(steps=2, inner_lr=0.1), batch_norm="global")
+CASES = {  # learner, aggregator, explore-exploit, sharpness of the outer loop
+    "mean": (LEARNER, Mean(), None, 0.0),
+    "lwdgh_model": (LEARNER, LWDGH(unit="model", temperature=0.5), None, 0.0),
+    "lwdgh_relative": (Centres(), LWDGH(scale="relative", unit="layer"), None, 0.0),
+    "lwdgh_ee": (LEARNER, LWDGH(), ExploreExploit(p_max=0.5), 0.0),
+    "own": (Centres(harmonized=False), LWDGH(), None, 0.0),
+    "coupled": (CoupledCentres(), LWDGH(), None, 0.0),
+    "sharp": (CoupledCentres(), Mean(), ExploreExploit(p_max=0.5), 0.1),
 }
 N_TASKS, STEPS = 4, 4
 
@@ -42,16 +48,20 @@ def run(replicas: int, name: str) -> tuple[list[np.ndarray], list[dict]]:
             cross_device_ops=tf.distribute.ReductionToOneDevice(),
         )
     keras.utils.set_random_seed(0)
+    learner, aggregator, explore, sharpness = CASES[name]
     with strategy.scope():
         model = convnet4(
-            image_size=8, channels=1, n_way=3, filters=3, blocks=2, dtype="float64"
+            image_size=8, channels=1, n_way=3, filters=3, blocks=2, dtype="float64", fused=False
         )
+        parameters = MetaParameters(model, learner)
         step = MetaStep(
-            keras_model=model,
-            algorithm=MAML(InnerLoop(steps=2, inner_lr=0.1), batch_norm="global"),
-            aggregator=AGGREGATORS[name],
+            parameters=parameters,
+            aggregator=aggregator,
+            explore=explore,
             optimizer=keras.optimizers.Adam(0.01),
-            settings=OuterLoop(meta_batch_size=N_TASKS, steps_per_epoch=2, epochs=4),
+            settings=OuterLoop(
+                meta_batch_size=N_TASKS, steps_per_epoch=2, epochs=4, sharpness=sharpness
+            ),
             seed=0,
         )
     history = []
@@ -66,14 +76,14 @@ def run(replicas: int, name: str) -> tuple[list[np.ndarray], list[dict]]:
         batch = strategy.experimental_distribute_values_from_function(mine)
         out = step(batch, tf.constant(s, tf.int64))
         history.append({key: value.numpy() for key, value in out.items()})
-    return [np.array(w) for w in model.get_weights()], history
+    return [np.array(v) for v in (*model.variables, *parameters.own.values())], history
 
 
 def main() -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     report = {}
-    for name in AGGREGATORS:
+    for name in CASES:
         (one, metrics_one), (two, metrics_two) = run(1, name), run(2, name)
         report[name] = {
             "weights": max(float(np.abs(a - b).max()) for a, b in zip(one, two)),

@@ -11,7 +11,7 @@ import pytest
 
 from tests import tiny
 from tf_lwdgh.data import pipeline
-from tf_lwdgh.networks.functional import FunctionalModel
+from tf_lwdgh.learners.context import Context
 from tf_lwdgh.outer.evaluation import (
     Evaluation,
     EvaluationResult,
@@ -40,22 +40,21 @@ def test_one_task_has_an_infinite_interval():
 
 
 def test_every_task_is_judged_as_if_alone(assembly):
-    episode, model = assembly.episode, FunctionalModel(assembly.keras_model)
-    source = assembly.source("test")
-    tasks = pipeline.evaluation_tasks(source, episode, seed=3, n_tasks=5, batch_size=2)
-    result = evaluate(Evaluator(assembly.keras_model, assembly.algorithm, inner_steps=2), tasks, {})
+    parameters, source = assembly.parameters, assembly.source("test")
+    tasks = pipeline.evaluation_tasks(source, assembly.episode, seed=3, n_tasks=5, batch_size=2)
+    result = evaluate(Evaluator(parameters, inner_steps=2), tasks, {})
+    context = Context(parameters.model, steps=2)
     expected = []
     for task in tasks.unbatch():
         task = Episode(*task)
-        logits = assembly.algorithm.adapt_and_predict(
-            model, model.values(), model.state(), *task[:3], steps=2
-        )
+        adapted = assembly.learner.adapt(context, parameters.values(), *task[:2])
+        logits, _ = assembly.learner.predict(context, adapted, task.query_images)
         expected.append(np.mean(logits.numpy().argmax(-1) == task.query_labels.numpy()))
     np.testing.assert_allclose(result.accuracies, expected)
 
 
 def test_the_evaluator_is_traced_at_most_twice_for_an_odd_last_batch(assembly):
-    evaluator = Evaluator(assembly.keras_model, assembly.algorithm, inner_steps=1)
+    evaluator = Evaluator(assembly.parameters, inner_steps=1)
     source = assembly.source("test")
     tasks = pipeline.evaluation_tasks(source, assembly.episode, seed=0, n_tasks=7, batch_size=2)
     evaluate(evaluator, tasks, {})
@@ -97,10 +96,27 @@ def test_a_wrong_setting_names_its_binding(field, value):
 
 
 def test_another_number_of_ways_needs_a_head_that_starts_at_zero(assembly):
-    with pytest.raises(ValueError, match="unless MAML.head = 'zero'.*Evaluation.n_way = 4"):
+    with pytest.raises(ValueError, match="was trained with a head .*MAML.head = 'zero'.*n_way = 4"):
         assembly.evaluation_episode(Evaluation(n_way=4))
 
 
 def test_a_test_split_that_is_too_small_is_refused(assembly):
     with pytest.raises(ValueError, match="split 'test' of data set 'patterns'"):
         assembly.evaluation_episode(Evaluation(n_query=50))
+
+
+def test_a_learner_that_takes_any_ways_may_be_asked_for_more(assembly, tmp_path):
+    any_way = tiny.build(tmp_path, "MAML.head = 'zero'")
+    assert any_way.evaluation_episode(Evaluation(n_way=4)).n_way == 4
+
+
+def test_a_result_says_what_was_evaluated_and_no_steps_where_there_are_none():
+    about = {"split": "test", "dataset": "d", "n_way": 5, "k_shot": 1, "n_query": 15, "batch_norm": "global",
+             "checkpoint": "best checkpoint, step 4", "learner": "MAML", "inner_steps": 3}  # fmt: skip
+    shown = str(EvaluationResult(np.array([0.5, 0.7]), np.zeros(2), about))
+    assert shown == (
+        "60.00 ± 19.60 % accuracy over 2 test tasks of d: 5-way 1-shot, 15 queries a class, MAML with "
+        "3 inner steps, BatchNorm global, best checkpoint, step 4"
+    )
+    without = str(EvaluationResult(np.ones(2), np.zeros(2), {**about, "inner_steps": None}))
+    assert "MAML, BatchNorm global" in without

@@ -9,14 +9,18 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tf_lwdgh.aggregators.schedules import ExploreExploit
 
 from tests import oracles
 from tf_lwdgh.aggregators import LWDGH, Mean
+from tf_lwdgh.aggregators.conflict_report import ConflictReport
+from tf_lwdgh.aggregators.explore_exploit import ExploreExploit
 from tf_lwdgh.learners import MAML
+from tf_lwdgh.learners.context import Context
 from tf_lwdgh.learners.inner_loop import InnerLoop
+from tf_lwdgh.learners.meta_parameters import MetaParameters
 from tf_lwdgh.networks.backbones import convnet4
-from tf_lwdgh.outer.meta_step import MetaStep, OuterLoop, task_gradients
+from tf_lwdgh.outer.meta_step import MetaStep, OuterLoop
+from tf_lwdgh.outer.outer_gradients import outer_gradients
 from tf_lwdgh.types import Episode
 
 N_WAY, N_TASKS = 3, 4
@@ -33,16 +37,26 @@ def meta_batch(seed=0, size=8):
     return Episode(images[0], tf.constant(labels), images[1], tf.constant(labels))
 
 
-def build(aggregator=None, optimizer=None, outer=None, algorithm=None):
+def network(dtype="float32"):
     keras.utils.set_random_seed(1)
+    return convnet4(image_size=8, channels=1, n_way=N_WAY, filters=4, blocks=2, dtype=dtype)
+
+
+def build(aggregator=None, optimizer=None, outer=None, learner=None, **others):
+    learner = learner or MAML(inner_loop=InnerLoop(steps=2, inner_lr=0.1))
     return MetaStep(
-        keras_model=convnet4(image_size=8, channels=1, n_way=N_WAY, filters=4, blocks=2),
-        algorithm=algorithm or MAML(InnerLoop(steps=2, inner_lr=0.1)),
+        parameters=MetaParameters(network(), learner),
         aggregator=aggregator or LWDGH(),
         optimizer=optimizer or keras.optimizers.Adam(0.01),
         settings=OuterLoop(**{"steps_per_epoch": 2, "epochs": 6, **(outer or {})}),
         seed=0,
+        **others,
     )
+
+
+def trained(step):
+    """The present values of what the outer loop trains."""
+    return [np.array(v) for v in step.parameters.variables_trained]
 
 
 def run(step, s=0):
@@ -50,19 +64,29 @@ def run(step, s=0):
     return {k: v.numpy() for k, v in out.items()}
 
 
-def test_traced_once_over_steps_explore_and_exploit():
-    step = build(LWDGH(explore=ExploreExploit(mode="fixed", p_max=1, transition=0.5)))
-    flags = [run(step, s)["explore/flag"] for s in range(12)]
-    assert flags == [1] * 6 + [0] * 6
+@pytest.mark.parametrize("aggregator", [Mean(), LWDGH()], ids=["mean", "lwdgh"])
+def test_explore_exploit_wraps_any_aggregator_and_the_step_is_traced_once(aggregator):
+    step = build(aggregator, explore=ExploreExploit(mode="fixed", p_max=1, transition=0.5))
+    history = [run(step, s) for s in range(12)]
+    assert [out["explore/flag"] for out in history] == [1] * 6 + [0] * 6
+    assert [out["explore/probability"] for out in history] == [1] * 6 + [0] * 6
     assert step.traces == 1
+    cosines = [out["update_cosine/conv1/kernel"] for out in history]
+    assert cosines[:6] == pytest.approx([1] * 6, abs=1e-6)
+    assert (min(cosines[6:]) > 0.9999) == isinstance(aggregator, Mean)
+
+
+@pytest.mark.parametrize("explore", [None, ExploreExploit(mode="off")])
+def test_without_explore_exploit_nothing_is_logged_of_it(explore):
+    assert not [name for name in run(build(explore=explore)) if name.startswith("explore/")]
 
 
 def test_sgd_step_equals_weights_minus_rate_times_harmonized_gradient():
-    step = build(LWDGH(explore=None), keras.optimizers.SGD(0.5), {"clip_value": None})
-    before = [np.array(v) for v in step.variables_trained]
-    gradients, _, _ = tf.function(task_gradients)(step.model, step.algorithm, meta_batch())
+    step = build(LWDGH(), keras.optimizers.SGD(0.5), {"clip_value": None})
+    before = trained(step)
+    gradients = tf.function(outer_gradients)(step.parameters, meta_batch()).gradients
     run(step)
-    for old, new, g in zip(before, step.variables_trained, gradients):
+    for old, new, g in zip(before, trained(step), gradients):
         _, update = oracles.lwdgh(g.numpy().reshape(N_TASKS, -1).astype(np.float64))
         np.testing.assert_allclose(old - 0.5 * update.reshape(old.shape), new, atol=1e-6)
 
@@ -70,9 +94,9 @@ def test_sgd_step_equals_weights_minus_rate_times_harmonized_gradient():
 @pytest.mark.parametrize("outer, bound", [({"clip_value": 1e-3}, None), ({"clip_norm": 1e-3}, 1e-3)])
 def test_update_is_clipped(outer, bound):
     step = build(Mean(), keras.optimizers.SGD(1.0), {"clip_value": None, **outer})
-    before = [np.array(v) for v in step.variables_trained]
+    before = trained(step)
     run(step)
-    moved = np.concatenate([np.ravel(a - np.array(b)) for a, b in zip(before, step.variables_trained)])
+    moved = np.concatenate([np.ravel(a - b) for a, b in zip(before, trained(step))])
     if bound:
         assert np.linalg.norm(moved) == pytest.approx(bound, rel=1e-2)
     else:
@@ -86,19 +110,53 @@ def test_training_on_one_meta_batch_lowers_its_loss(aggregator):
     assert losses[-1] < 0.5 * losses[0]
 
 
+IDLE = {"conv1/bias", "conv2/bias"}  # batch statistics cancel them
+
+
 def test_metrics_are_complete():
-    step = build()
-    out = run(step)
-    names = step.model.names
-    expected = {f"{group}/{n}" for group in ("gci", "weights", "gradient_norm") for n in names}
+    step = build(explore=ExploreExploit())
+    out, names = run(step), set(step.parameters.names) - IDLE
+    groups = {"gci", "weights", "gradient_norm", "update_cosine", "cosines", "conflict_rate",
+              "strong_conflict_rate"}  # fmt: skip
+    expected = {f"{group}/{name}" for group in groups for name in names}
+    totals = groups - {"weights", "update_cosine", "cosines"}
+    expected |= {f"{group}/total" for group in totals}
     expected |= {
-        "gci/total", "gradient_norm/total", "explore/probability", "explore/flag",
-        "learning_rate/outer", "train/loss", "train/accuracy",
+        "explore/probability", "explore/flag", "learning_rate/outer", "train/loss", "train/accuracy",
     }  # fmt: skip
     assert set(out) == expected
     for name in names:
         assert out[f"weights/{name}"].shape == (N_TASKS,)
         assert out[f"weights/{name}"].sum() == pytest.approx(1, abs=1e-6)
+
+
+def test_conflict_is_measured_as_numpy_does_whatever_aggregates():
+    step = build(Mean(), report=ConflictReport(threshold=0.1))
+    gradients = tf.function(outer_gradients)(step.parameters, meta_batch()).gradients
+    out, rates = run(step), {"conflict_rate": [], "strong_conflict_rate": []}
+    for name, g in zip(step.parameters.names, gradients):
+        if name in IDLE:
+            continue
+        rows = g.numpy().reshape(N_TASKS, -1).astype(np.float64)
+        unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        cosines = unit @ unit.T
+        np.testing.assert_allclose(out[f"cosines/{name}"], cosines, atol=1e-5)
+        pairs = cosines[np.triu_indices(N_TASKS, 1)]
+        for key, below in (("conflict_rate", 0), ("strong_conflict_rate", 0.1)):
+            rates[key].append((pairs < below).mean())
+            assert out[f"{key}/{name}"] == pytest.approx(rates[key][-1])
+        assert out[f"gci/{name}"] == pytest.approx(oracles.gci(rows, rows.mean(0)).sum(), rel=1e-4)
+        assert out[f"update_cosine/{name}"] == pytest.approx(1, abs=1e-5)
+    for key, values in rates.items():
+        assert out[f"{key}/total"] == pytest.approx(np.mean(values))
+    assert np.ptp(rates["conflict_rate"]) > 0
+
+
+def test_cosines_can_be_left_out():
+    out = run(build(report=ConflictReport(cosines=False)))
+    groups = {name.split("/")[0] for name in out}
+    assert {"gci", "update_cosine"} <= groups
+    assert not groups & {"cosines", "conflict_rate", "strong_conflict_rate"}
 
 
 def test_learning_rate_schedule_is_followed():
@@ -109,50 +167,47 @@ def test_learning_rate_schedule_is_followed():
     )
 
 
+def answers(step, support, queries, **told):
+    """Logits of queries after learning a support set, at the present values."""
+    context, learner = Context(step.parameters.model, **told), step.parameters.learner
+    adapted = learner.adapt(context, step.parameters.values(), *support)
+    return learner.predict(context, adapted, queries)[0].numpy()
+
+
 def test_zero_head_is_not_trained_and_any_way_can_be_predicted():
-    step = build(algorithm=MAML(InnerLoop(steps=2, inner_lr=0.1), head="zero"))
-    head = [np.array(v) for v in step.model.variables[-2:]]
+    step = build(learner=MAML(inner_loop=InnerLoop(steps=2, inner_lr=0.1), head="zero"))
+    head = [np.array(v) for v in step.parameters.model.variables[-2:]]
+    assert not [name for name in step.parameters.names if name.startswith("head")]
     run(step)
-    for a, b in zip(head, step.model.variables[-2:]):
+    for a, b in zip(head, step.parameters.model.variables[-2:]):
         np.testing.assert_array_equal(a, b)
     images, labels = tf.random.normal([10, 8, 8, 1]), tf.repeat(tf.range(5), 2)
-    logits = step.algorithm.adapt_and_predict(
-        step.model, step.model.values(), step.model.state(), images, labels, images[:7], n_way=5
-    )
-    assert logits.shape == (7, 5)
+    assert answers(step, (images, labels), images[:7], n_way=5).shape == (7, 5)
 
 
 def test_global_statistics_move_towards_the_tasks_mean():
-    step = build(
-        algorithm=MAML(InnerLoop(steps=1), batch_norm="global"), outer={"statistics_momentum": 0.75}
-    )
-    before = [np.array(v) for v in step.model.state_variables]
-    _, _, statistics = tf.function(task_gradients)(step.model, step.algorithm, meta_batch())
+    learner = MAML(inner_loop=InnerLoop(steps=1), batch_norm="global")
+    step = build(learner=learner, outer={"statistics_momentum": 0.75})
+    averages = step.parameters.model.state_variables
+    before = [np.array(v) for v in averages]
+    statistics = tf.function(outer_gradients)(step.parameters, meta_batch()).statistics
     run(step)
-    for old, new, s in zip(before, step.model.state_variables, statistics):
+    for old, new, s in zip(before, averages, statistics):
         np.testing.assert_allclose(new, 0.75 * old + 0.25 * np.mean(s, 0), rtol=1e-4, atol=1e-5)
-
-
-def predictions(algorithm, queries):
-    step = build(algorithm=algorithm)
-    run(step)
-    support = tf.nest.map_structure(lambda x: x[0], meta_batch(3))
-    return step.algorithm.adapt_and_predict(
-        step.model, step.model.values(), step.model.state(),
-        support.support_images, support.support_labels, queries,
-    ).numpy()  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "mode, independent", [("inductive", True), ("global", True), ("transductive", False)]
 )
 def test_one_querys_prediction_depends_on_the_others_only_if_transductive(mode, independent):
-    algorithm = MAML(InnerLoop(steps=2, inner_lr=0.1), batch_norm=mode)
+    step = build(learner=MAML(inner_loop=InnerLoop(steps=2, inner_lr=0.1), batch_norm=mode))
+    assert step.parameters.learner.depends_on_queries != independent
+    run(step)
+    support = [x[0] for x in meta_batch(3)[:2]]
     r = np.random.default_rng(9)
     one, some, others = (r.normal(size=(n, 8, 8, 1)).astype(np.float32) for n in (1, 4, 4))
-    a = predictions(algorithm, tf.constant(np.r_[one, some]))[0]
-    b = predictions(algorithm, tf.constant(np.r_[one, 3 * others + 1]))[0]
-    alone = predictions(algorithm, tf.constant(one))[0]
+    batches = (np.r_[one, some], np.r_[one, 3 * others + 1], one)
+    a, b, alone = (answers(step, support, tf.constant(queries))[0] for queries in batches)
     if independent:
         np.testing.assert_allclose(a, b, atol=1e-6)
         np.testing.assert_allclose(a, alone, atol=1e-6)
@@ -170,9 +225,10 @@ def test_bad_settings_are_refused():
         OuterLoop(meta_batch_size=0)
     with pytest.raises(ValueError, match="InnerLoop.memory must be one of store, recompute"):
         InnerLoop(memory="none")
+    with pytest.raises(ValueError, match="OuterLoop.sharpness must be >= 0 .* sharpness = -1"):
+        OuterLoop(sharpness=-1)
     with pytest.raises(ValueError, match="every expression must match a variable. Received: 'hed'"):
-        build(algorithm=MAML(InnerLoop(inner_lr={"hed": 0.1})))
-        InnerLoop(inner_lr={"hed": 0.1}).rates(["head/kernel"], [False])
+        build(learner=MAML(inner_loop=InnerLoop(inner_lr={"hed": 0.1})))
     with pytest.raises(ValueError, match="MAML.batch_norm must be one of .* Received: 'batch'"):
         MAML(batch_norm="batch")
 
@@ -188,3 +244,4 @@ def test_two_replicas_give_the_update_of_one():
         assert differences["weights"] < 1e-9, (name, differences)
         assert differences["metrics"] < 1e-6, (name, differences)
     assert len(set(report["lwdgh_ee"]["flags"])) == 2
+    assert set(report["mean"]["flags"]) == {-1}

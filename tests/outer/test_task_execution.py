@@ -7,17 +7,19 @@ import tensorflow as tf
 from tests.learners import test_outer_gradient as outer_gradient
 from tests.learners.test_outer_gradient import (
     assert_close,
+    at,
     inner_loop,
     random_episodes,
     small_convnet,
+    small_resnet,
 )
 from tf_lwdgh import config
 from tf_lwdgh.learners import MAML
+from tf_lwdgh.learners.context import Context
 from tf_lwdgh.learners.inner_loop import InnerLoop
-from tf_lwdgh.networks.backbones import resnet12
-from tf_lwdgh.networks.functional import FunctionalModel
+from tf_lwdgh.learners.meta_parameters import MetaParameters
 from tf_lwdgh.outer.evaluation import Evaluator
-from tf_lwdgh.outer.meta_step import task_gradients
+from tf_lwdgh.outer.outer_gradients import outer_gradients
 from tf_lwdgh.outer.task_execution import MODES, TaskExecution
 from tf_lwdgh.types import Episode
 
@@ -25,17 +27,14 @@ N_WAY, N_TASKS = outer_gradient.N_WAY, outer_gradient.N_TASKS
 CASE = "momentum_and_decay"  # of the inner loop
 
 
-def gradients(model, execution, memory="store", episodes=None):
-    params = outer_gradient.perturbed_values(model)
+def gradients(keras_model, execution, memory="store", episodes=None):
+    parameters = MetaParameters(keras_model, MAML(inner_loop=inner_loop(CASE, memory)))
+    meta = at(parameters, outer_gradient.perturbed_values(parameters.model))
     episodes = random_episodes() if episodes is None else episodes
-    run = tf.function(
-        lambda: task_gradients(
-            model, MAML(inner_loop(CASE, memory)), episodes, params=params, execution=execution
-        )
-    )
-    found, metrics, _ = run()
-    assert metrics["loss"].shape == metrics["accuracy"].shape == (N_TASKS,)
-    return [g.numpy() for g in found]
+    run = tf.function(lambda: outer_gradients(parameters, episodes, meta=meta, execution=execution))
+    found = run()
+    assert found.losses.shape == found.accuracies.shape == (N_TASKS,)
+    return [g.numpy() for g in found.gradients]
 
 
 @pytest.mark.parametrize(
@@ -60,38 +59,39 @@ def test_one_task_at_a_time_changes_nothing():
 
 
 def test_resnet12_as_one_batch_of_all_tasks_has_the_gradients_of_each_alone():
-    model = FunctionalModel(
-        resnet12(image_size=8, channels=2, n_way=N_WAY, widths=(3,), dtype="float64")
-    )
-    episodes = random_episodes(size=8)
-    together = gradients(model, TaskExecution("vectorized"), episodes=episodes)
-    alone = [gradients_of_one(model, *(x[k] for x in episodes)) for k in range(N_TASKS)]
-    assert_close(together, alone)
+    episodes, network = random_episodes(size=8), small_resnet()
+    together = gradients(network, TaskExecution("vectorized"), episodes=episodes)
+    assert_close(together, gradients_alone(network, episodes))
 
 
-def gradients_of_one(model, *episode):
-    """One task's gradients, on its own."""
-    params = outer_gradient.perturbed_values(model)
-    algorithm = MAML(inner_loop(CASE))
+def gradients_alone(keras_model, episodes):
+    """Each task's gradients, on its own."""
+    parameters = MetaParameters(keras_model, MAML(inner_loop=inner_loop(CASE)))
+    meta = at(parameters, outer_gradient.perturbed_values(parameters.model))
+    context = Context(parameters.model, training=True)
 
     @tf.function
-    def run():
+    def run(episode):
         with tf.GradientTape() as tape:
-            tape.watch(params)
-            loss = algorithm.task(model, params, model.state(), Episode(*episode)).loss
-        return tape.gradient(loss, params, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            tape.watch(meta.network)
+            loss = parameters.learner.objective(context, meta, episode).loss
+        zero = tf.UnconnectedGradients.ZERO
+        return tape.gradient(loss, meta.network, unconnected_gradients=zero)
 
-    return [g.numpy() for g in run()]
+    return [
+        [g.numpy() for g in run(Episode(*(x[k] for x in episodes)))] for k in range(N_TASKS)
+    ]
 
 
 def test_a_loop_may_have_any_number_of_tasks_and_unrolling_is_refused():
-    model, episodes = small_convnet(), random_episodes()
+    episodes = random_episodes()
+    parameters = MetaParameters(small_convnet(), MAML(inner_loop=InnerLoop(steps=1)))
     unknown = Episode(*(tf.TensorSpec([None, *x.shape[1:]], x.dtype) for x in episodes))
 
     def losses(mode):
-        run = lambda e: task_gradients(  # noqa: E731
-            model, MAML(InnerLoop(steps=1)), e, execution=TaskExecution(mode)
-        )[1]["loss"]
+        run = lambda e: outer_gradients(  # noqa: E731
+            parameters, e, execution=TaskExecution(mode)
+        ).losses
         return tf.function(run, input_signature=[unknown])
 
     assert losses("map")(episodes).shape == (N_TASKS,)
@@ -125,15 +125,18 @@ def test_tasks_at_once_follow_the_mode(mode, parallel, tasks, at_once):
 
 @pytest.mark.parametrize("mode, xla", [*((mode, False) for mode in MODES), ("vectorized", True)])
 def test_evaluation_predicts_as_if_every_task_were_alone(mode, xla):
-    model, algorithm, episodes = small_convnet(), MAML(InnerLoop(inner_lr=0.1)), random_episodes()
+    episodes = random_episodes()
+    parameters = MetaParameters(small_convnet(), MAML(inner_loop=InnerLoop(inner_lr=0.1)))
     config.parse([], [f"TaskExecution.mode = {mode!r}", f"TaskExecution.xla = {xla}"])
-    found = Evaluator(model.keras_model, algorithm, inner_steps=2)(episodes)
+    found = Evaluator(parameters, inner_steps=2)(episodes)
     assert f"TaskExecution.mode = {mode!r}" in config.operative_text()
+    context, learner = Context(parameters.model, steps=2), parameters.learner
     for k in range(N_TASKS):
         one = Episode(*(x[k] for x in episodes))
-        logits = algorithm.adapt_and_predict(
-            model, model.values(), model.state(), *one[:3], steps=2
-        ).numpy()
+        adapted = learner.adapt(
+            context, parameters.values(), one.support_images, one.support_labels
+        )
+        logits = learner.predict(context, adapted, one.query_images)[0].numpy()
         np.testing.assert_array_equal(found["predictions"][k], logits.argmax(-1))
         shifted = logits - logits.max(-1, keepdims=True)
         log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))

@@ -66,7 +66,8 @@ def test_every_step_has_one_line_with_the_promised_scalars(whole):
     assert [line["step"] for line in lines] == list(range(1, 13))
     for key in ("train/loss", "train/accuracy", "gci/conv1/kernel", "gci/total", "learning_rate/outer",
                 "weights_max/conv1/kernel", "explore/probability", "explore/flag",
-                "gradient_norm/conv1/kernel", "gradient_norm/total"):  # fmt: skip
+                "gradient_norm/conv1/kernel", "gradient_norm/total", "update_cosine/conv1/kernel",
+                "conflict_rate/conv1/kernel", "conflict_rate/total", "strong_conflict_rate/total"):  # fmt: skip
         assert all(key in line for line in lines), key
     assert [line["step"] for line in lines if "val/accuracy" in line] == [4, 8, 12]
 
@@ -98,7 +99,8 @@ def test_a_saved_config_builds_the_same_experiment(whole, folder, name):
     for part in ("episode", "image", "outer", "dataset"):
         assert getattr(assembly, part) == getattr(again, part)
     assert assembly.experiment.aggregator == again.experiment.aggregator
-    assert assembly.algorithm == again.algorithm
+    assert assembly.experiment.explore == again.experiment.explore
+    assert assembly.learner == again.learner
 
 
 def test_the_step_is_traced_once(folder):
