@@ -1,4 +1,4 @@
-"""The shape of the repository: which way imports point, sizes of files, versions in one place."""
+"""The shape of the repository: rooms and floors, which way imports point, sizes of files, versions in one place."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "tf_lwdgh"
 
-# Imports point from the later floors to the earlier ones. Within a floor they may not form a cycle.
+# The rooms by floors, and in the hall the ground floor and the entry points. Imports point from later
+# floors to earlier ones; between rooms of one floor there are none, and within a room there is no cycle.
 FLOORS = (
-    ("types", "config"),
-    ("trees", "schedules", "store"),
-    ("episodes", "images", "layers", "backbones", "functional"),
-    ("pipeline", "inner_loop", "aggregators", "converters"),
-    ("algorithms",),
-    ("meta_step", "evaluation"),
-    ("trainer", "checkpoints", "summaries", "serving", "experiment", "report"),
+    ("types", "config", "registry", "command_line"),
+    ("networks/kernels", "data", "aggregators"),
+    ("networks/layers",),
+    ("networks",),
+    ("converters", "learners"),
+    ("outer",),
+    ("runs",),
+    ("serving", "studies"),
     ("train", "evaluate", "export"),
 )
-NAMED = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+HALL = {*FLOORS[0], *FLOORS[-1]}
 ENTRY_POINTS = set(FLOORS[-1])
 
 
@@ -58,23 +61,36 @@ def imported(path: pathlib.Path) -> set[str]:
 
 
 def room(module: str) -> str:
-    """The module, or the folder it lies in: an aggregator may import its siblings."""
-    return module.split(".")[0]
+    """The room that a module is in: the deepest folder that has a floor; in the hall, the module itself."""
+    parts = module.split(".")
+    for depth in range(len(parts), 0, -1):
+        if "/".join(parts[:depth]) in FLOOR_OF:
+            return "/".join(parts[:depth])
+    return parts[0]
 
 
 GRAPH = {name: imported(path) for name, path in MODULES.items()}
+BETWEEN_ROOMS = {
+    (room(m), room(target)) for m in GRAPH for target in GRAPH[m] if room(m) != room(target)
+}
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if room(m) in NAMED])
-def test_imports_point_to_the_same_floor_or_an_earlier_one(module):
-    """What a module reaches, by way of modules without a floor of their own too, lies on none later."""
-    reached, todo = set(), [module]
-    while todo:
-        for target in GRAPH[todo.pop()] - reached:
-            reached.add(target)
-            todo.append(target)
-    later = {t for t in reached if NAMED.get(room(t), 0) > NAMED[room(module)]}
-    assert not later, f"{module} reaches {sorted(later)}, of later floors"
+@pytest.mark.parametrize("module", [m for m in MODULES if m])
+def test_every_module_is_in_a_room_that_has_a_floor(module):
+    assert room(module) in FLOOR_OF, f"{module}: say on which floor {room(module)} is"
+
+
+def test_nothing_but_the_entry_points_and_the_ground_floor_stands_in_the_hall():
+    standing = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    assert standing == HALL
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_to_earlier_floors_or_stay_in_the_room(module):
+    for target in GRAPH[module]:
+        here, there = room(module), room(target)
+        if here != there and not FLOOR_OF[here] == FLOOR_OF[there] == 0:
+            assert FLOOR_OF[there] < FLOOR_OF[here], f"{module} imports {target}, of a later floor"
 
 
 def test_imports_have_no_cycle():
@@ -89,6 +105,21 @@ def test_imports_have_no_cycle():
 
     for module in GRAPH:
         visit(module, ())
+
+
+def test_rooms_form_no_cycle_and_few_arrows():
+    """That they form none follows from the floors; the ground floor's is looked at too."""
+    backwards = {(b, a) for a, b in BETWEEN_ROOMS} & BETWEEN_ROOMS
+    assert not backwards
+    folders = {arrow for arrow in BETWEEN_ROOMS if not set(arrow) & HALL}
+    assert len(folders) <= 25, sorted(folders)
+
+
+def test_tests_mirror_the_rooms():
+    """A folder of tests is named like the room that it tests."""
+    rooms = {path.parent.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py")}
+    folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
+    assert folders <= rooms
 
 
 def test_nothing_imports_an_entry_point():
