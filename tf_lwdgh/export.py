@@ -9,9 +9,9 @@ Examples:
     python -m tf_lwdgh.export --run_dir=runs/glyphs --output=exported/glyphs --overwrite \\
         --checkpoint=last --gin_param='Evaluation.inner_steps = 5'
 
-  BatchNorm by the support set, so that a prediction does not depend on the other queries:
-    python -m tf_lwdgh.export --run_dir=runs/glyphs --output=exported/inductive \\
-        --gin_param="MAML.batch_norm = 'inductive'"
+  With BatchNorm over the queries of a call, as the run was trained and is evaluated:
+    python -m tf_lwdgh.export --run_dir=runs/glyphs --output=exported/as_trained \\
+        --batch_norm=as_trained
 
 What was exported, and how to call it:
     saved_model_cli show --all --dir exported/glyphs
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from absl import app, flags
 
@@ -36,6 +37,16 @@ def define_flags() -> None:
     flags.DEFINE_string("run_dir", None, "The run to export: a folder that tf_lwdgh.train wrote.")
     flags.DEFINE_string("output", None, "The folder to write; its parents are made.")
     flags.DEFINE_string("checkpoint", "best", "'best' (by validation accuracy) or 'last'.")
+    flags.DEFINE_string(
+        "batch_norm",
+        None,
+        "Which statistics BatchNorm uses in the export. 'inductive': the support set's, so that an "
+        "answer does not depend on the other queries of its call. 'transductive': those of the "
+        "queries of a call, which needs many of all classes at once. 'global': averages over the "
+        "training tasks. 'as_trained': the run's. By default 'inductive' where the run was trained "
+        "transductively, else as it was trained; a binding of BatchNorm by --gin_param, such as "
+        "BATCH_NORM = 'transductive', stands.",
+    )
     flags.DEFINE_bool("overwrite", False, "Replace an earlier export in --output.")
     flags.adopt_module_key_flags(command_line)  # --help shows those too
 
@@ -46,6 +57,7 @@ def export(
     checkpoint: str,
     gin_params: Sequence[str],
     *,
+    batch_norm: str | None,
     overwrite: bool,
 ) -> None:
     """Exports as the flags say, and prints what came of it.
@@ -61,22 +73,39 @@ def export(
     from tf_lwdgh.serving import saved_models
 
     saved_models.check_output(output, overwrite=overwrite)
-    module = saved_models.from_run(run_dir, checkpoint, gin_params)
+    module = saved_models.from_run(run_dir, checkpoint, gin_params, batch_norm=batch_norm)
     saved_models.save(module, output, overwrite=overwrite)
     told = json.loads(module.metadata)
-    ways = "any number of" if told["largest_n_way"] is None else f"up to {told['largest_n_way']}"
-    image = told["image"]
-    print(
-        f"{output}: {checkpoint} checkpoint, step {told['step']}, of {run_dir}\n"
-        f"takes {ways} ways, images of {image['image_size']} × {image['image_size']} × "
-        f"{image['channels']}; {told['inner_steps']} inner steps, BatchNorm {told['batch_norm']}\n"
-        f"look at it: saved_model_cli show --all --dir {output}"
-    )
+    print(f"{output}: {checkpoint} checkpoint, step {told['step']}, of {run_dir}")
+    print(_summary(told))
+    print(f"look at it: saved_model_cli show --all --dir {output}")
     if told["predictions_depend_on_the_other_queries"]:
-        print(
-            "note: with transductive BatchNorm a prediction depends on the other queries of its call; "
-            "MAML.batch_norm = 'inductive' has no such dependence."
-        )
+        print(_note(told))
+
+
+def _summary(told: dict[str, Any]) -> str:
+    """What was exported, in two lines, from its metadata."""
+    ways = "any number of" if told["largest_n_way"] is None else f"up to {told['largest_n_way']}"
+    image, steps = told["image"], told["inner_steps"]
+    shape = f"{image['image_size']} × {image['image_size']} × {image['channels']}"
+    served, trained = told["batch_norm"], told["trained_batch_norm"]
+    norm = f"BatchNorm {served}" + ("" if served == trained else f" (trained {trained})")
+    return (
+        f"{told['learner']} on {told['backbone']}"
+        f"{'' if steps is None else f', {steps} inner steps'}, {norm}\n"
+        f"takes {ways} ways, images of {shape}"
+    )
+
+
+def _note(told: dict[str, Any]) -> str:
+    """What to know where an answer depends on the other queries."""
+    note = "note: a prediction depends on the other queries of its call"
+    if told["batch_norm"] != "transductive":
+        return f"{note}: so {told['learner']} works."
+    return (
+        f"{note}, since BatchNorm is transductive: it needs many queries of all classes at once. With "
+        "--batch_norm=inductive there is no such dependence."
+    )
 
 
 def main(argv: Sequence[str]) -> None:
@@ -86,7 +115,12 @@ def main(argv: Sequence[str]) -> None:
         if len(argv) > 1:
             raise ValueError(f"no such argument: {' '.join(argv[1:])}. Example: {_EXAMPLE}")
         export(
-            args.run_dir, args.output, args.checkpoint, args.gin_param, overwrite=args.overwrite
+            args.run_dir,
+            args.output,
+            args.checkpoint,
+            args.gin_param,
+            batch_norm=args.batch_norm,
+            overwrite=args.overwrite,
         )
 
 

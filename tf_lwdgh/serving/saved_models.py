@@ -3,49 +3,80 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tf_lwdgh.runs import experiment
+from tf_lwdgh.learners.base import BATCH_NORM
 from tf_lwdgh.outer.evaluation import Evaluation
-from tf_lwdgh.networks.functional import FunctionalModel
+from tf_lwdgh.runs import experiment
 from tf_lwdgh.runs.judge import load_checkpoint
 from tf_lwdgh.serving.module import ServingModule
 
 METADATA = "metadata.json"
+SERVED = (*BATCH_NORM, "as_trained")
+_BATCH_NORM = re.compile(r"\s*(?:BATCH_NORM|[\w./]+\.batch_norm)\s*=")  # a binding of it
 
 
-def from_run(run_dir: str, checkpoint: str, gin_params: Sequence[str] = ()) -> ServingModule:
+def from_run(
+    run_dir: str, checkpoint: str, gin_params: Sequence[str] = (), *, batch_norm: str | None = None
+) -> ServingModule:
     """A run's checkpoint, ready to be saved; no data set is needed.
 
     Args:
       run_dir: a folder that `train` wrote.
       checkpoint: 'best' (by validation accuracy) or 'last'.
       gin_params: bindings that override the run's, such as 'Evaluation.inner_steps = 5'.
+      batch_norm: the statistics that the served BatchNorm uses: one of Learner.batch_norm, or
+        'as_trained'. None: what gin_params bind; else 'inductive' where the run was trained
+        transductively, so that no answer depends on the other queries; else as trained.
 
     Raises:
       FileNotFoundError: no such run, or no checkpoint in it yet.
-      ValueError: a binding is wrong, or no checkpoint is whole.
+      ValueError: a binding is wrong, BatchNorm is told twice, or no checkpoint is whole.
     """
+    experiment.parse_run(run_dir)
+    trained = experiment.Experiment().learner.batch_norm
+    served = _served_batch_norm(trained, batch_norm, gin_params)
     assembly = experiment.from_run(run_dir, gin_params)
     steps = Evaluation().inner_steps
     experiment.refuse_idle_bindings(gin_params)
     manifest = load_checkpoint(assembly, run_dir, checkpoint)
     return ServingModule(
-        FunctionalModel(assembly.keras_model),
-        assembly.algorithm,
+        assembly.parameters,
         assembly.image,
+        batch_norm=served,
         inner_steps=steps,
         metadata={
             "checkpoint": checkpoint,
             "step": manifest["step"],
             "dataset": manifest["dataset"],
             "dataset_fingerprint": manifest["fingerprint"],
+            "trained_batch_norm": trained,
         },
     )
+
+
+def _served_batch_norm(
+    trained: str, asked: str | None, gin_params: Sequence[str]
+) -> str | None:
+    """Which statistics BatchNorm uses in an export; None: what the settings say."""
+    binding = next((p for p in gin_params if _BATCH_NORM.match(p)), None)
+    if asked is not None and binding is not None:
+        raise ValueError(
+            "--batch_norm and a binding both say which statistics BatchNorm uses; give one of them. "
+            f"Received: --batch_norm={asked} and --gin_param={binding!r}."
+        )
+    if asked is None:
+        return "inductive" if binding is None and trained == "transductive" else None
+    if asked not in SERVED:
+        raise ValueError(
+            f"--batch_norm must be one of {', '.join(SERVED)}. Received: {asked!r}."
+        )
+    return None if asked == "as_trained" else asked
 
 
 def check_output(output: str, *, overwrite: bool) -> None:

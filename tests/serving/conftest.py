@@ -1,0 +1,13 @@
+"""What the tests of this folder share."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.serving.exports import Exports
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory) -> Exports:
+    """Some learners as SavedModels, each made when it is first asked for."""
+    return Exports(str(tmp_path_factory.mktemp("exports")))

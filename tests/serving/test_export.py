@@ -1,0 +1,52 @@
+"""The export program: what it prints, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.serving.test_saved_models import SETTINGS, run_dir  # noqa: F401  (a fixture)
+from tf_lwdgh import command_line, export
+
+
+@pytest.fixture
+def exported(run_dir, tmp_path, monkeypatch, capsys):  # noqa: F811
+    """Exports the run as its flags say; what was printed."""
+    monkeypatch.setattr(command_line, "start_tensorflow", lambda: None)
+
+    def run(checkpoint: str = "best", gin_params=(), *, batch_norm: str | None = None) -> str:
+        output = str(tmp_path / "out")
+        export.export(
+            run_dir, output, checkpoint, gin_params, batch_norm=batch_norm, overwrite=True
+        )
+        assert os.path.exists(os.path.join(output, "saved_model.pb"))
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_an_export_says_what_it_is(exported):
+    out = exported()
+    for said in (
+        "best checkpoint, step 3, of ", "MAML on convnet4, 10 inner steps",
+        "BatchNorm inductive (trained transductive)", "up to 5 ways, images of 8 × 8 × 3",
+        "saved_model_cli show --all --dir ",
+    ):  # fmt: skip
+        assert said in out
+    assert "note:" not in out
+
+
+def test_an_export_says_when_answers_depend_on_the_other_queries(exported):
+    out = exported("last", ["MAML.head = 'zero'"], batch_norm="as_trained")
+    assert "last checkpoint, step 8" in out and "takes any number of ways" in out
+    assert "BatchNorm transductive\n" in out
+    assert "note: a prediction depends on the other queries of its call" in out
+    assert "--batch_norm=inductive" in out
+
+
+def test_a_missing_flag_is_named(monkeypatch):
+    monkeypatch.setattr(command_line, "start_tensorflow", lambda: None)
+    for run, out, name in ((None, "x", "run_dir"), ("x", None, "output")):
+        with pytest.raises(ValueError, match=f"--{name} is missing. Example: python"):
+            export.export(run, out, "best", [], batch_norm=None, overwrite=False)
