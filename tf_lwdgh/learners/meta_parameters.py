@@ -68,7 +68,7 @@ class MetaParameters(tf.Module):
     def flatten(self, meta: Meta) -> Tensors:
         """The part of a structure that belongs to the trained variables, in their order; 0 for None."""
         network = [
-            tf.zeros(v.shape, v.dtype) if (value := meta.network[i]) is None else value
+            tf.zeros(v.shape, v.dtype) if meta.network[i] is None else meta.network[i]
             for i, v in zip(self._trained, self.variables_trained)
         ]
         return network + [meta.own[name] for name in self.own]

@@ -18,7 +18,7 @@ from tf_lwdgh.networks.layers.residual_layers import AddLeakyPool, NormLeakyRelu
 HEAD = "head"
 # The layers keep the last batch's statistics; averaging over tasks and steps is the meta-step's work,
 # since a layer sees one task at a time.
-_NO_MEMORY = 0.0
+NO_MEMORY = 0.0
 _SLOPE = 0.1  # of Resnet12's LeakyReLU
 
 
@@ -102,7 +102,7 @@ def _conv_norm(x, filters: int, size: int, name: str, slope: float, dtype: str, 
         filters, size, _products(dtype), use_bias=False, name=f"{name}_conv", dtype=_full(dtype),
         kernel_initializer="he_normal",
     )(x)  # fmt: skip
-    return NormLeakyRelu(slope, momentum=_NO_MEMORY, name=f"{name}_norm", **norm)(x)
+    return NormLeakyRelu(slope, momentum=NO_MEMORY, name=f"{name}_norm", **norm)(x)
 
 
 def _residual_block(x, filters: int, name: str, dtype: str, norm: dict):

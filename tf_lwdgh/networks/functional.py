@@ -60,6 +60,12 @@ class FunctionalModel:
         layers = [owner[id(v)] for v in self.variables]
         self.layer_names = [layer.name for layer in layers]
         self.names = [f"{layer.name}/{v.name}" for layer, v in zip(layers, self.variables)]
+        if len(set(self.names)) < len(self.names):
+            twice = sorted({name for name in self.names if self.names.count(name) > 1})
+            raise ValueError(
+                "A backbone's layers must have different names, within models of the model too. "
+                f"Received twice: {', '.join(twice)}."
+            )
         self.is_batch_norm = [isinstance(layer, BatchNormalization) for layer in layers]
         self.is_head = [layer is head for layer in layers]
         idle = {id(v) for layer in keras_model.layers for v in getattr(layer, "idle_variables", ())}
@@ -127,6 +133,9 @@ def _stem(keras_model: keras.Model) -> tuple[ConvBlock | None, list]:
 
 
 def _leaves(layers: list[keras.layers.Layer]) -> Iterator[keras.layers.Layer]:
-    """The layers that hold variables themselves."""
+    """The layers that hold variables themselves, those of models within the model among them."""
     for layer in layers:
-        yield from getattr(layer, "sublayers", (layer,))
+        if isinstance(layer, keras.Model):
+            yield from _leaves(layer.layers)
+        else:
+            yield from getattr(layer, "sublayers", (layer,))
