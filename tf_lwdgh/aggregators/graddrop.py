@@ -52,7 +52,7 @@ class GradDrop(Aggregator):
         signs = [self._pick(*parts) for parts in zip(positive, negative, keys)]
         kept = (1 - self.leak) / tf.cast(tasks.n_tasks, tasks.rows[0].dtype)
         update = [self.leak * mean + kept * sign for mean, sign in zip(tasks.mean, signs)]
-        return Aggregated(update, {}, {})
+        return Aggregated(tasks.or_mean(update), {}, {})
 
     @staticmethod
     def _keys(clock: Clock, count: int) -> list[tf.Tensor]:

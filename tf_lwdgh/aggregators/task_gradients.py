@@ -114,6 +114,20 @@ class TaskGradients:
             [trees.weighted_sum(of_variable[i], g) for i, g in enumerate(self.rows)]
         )
 
+    def or_mean(self, update: Tensors) -> Tensors:
+        """What a method that works on coordinates made; the mean where a variable belongs to no unit.
+
+        Args:
+          update: one tensor a variable.
+
+        Returns:
+          One tensor a variable.
+        """
+        inside = {i for members in self.units.values() for i in members}
+        if len(inside) == len(update):
+            return update
+        return [u if i in inside else m for i, (u, m) in enumerate(zip(update, self.mean))]
+
     def by_unit(self, values: tf.Tensor) -> dict[str, tf.Tensor]:
         """values[u] by the name of unit u."""
         return dict(zip(self.units, tf.unstack(values, num=len(self.units))))

@@ -46,7 +46,7 @@ class TrimmedMean(Aggregator):
         if isinstance(tasks.n_tasks, int):
             self.check(tasks.n_tasks)
         everyone = [tf.concat(tasks.collective.in_turn(g), 0) for g in tasks.rows]
-        return Aggregated([self._middle(g) for g in everyone], {}, {})
+        return Aggregated(tasks.or_mean([self._middle(g) for g in everyone]), {}, {})
 
     def _middle(self, rows: tf.Tensor) -> tf.Tensor:
         """[K, *shape] -> [*shape]; one task is its own middle."""
