@@ -14,7 +14,7 @@ from tf_lwdgh.networks.backbones import resnet12
 from tf_lwdgh.networks.functional import FunctionalModel
 from tf_lwdgh.networks.kernels.leaky_pool import add_leaky_pool
 from tf_lwdgh.networks.kernels.norm_block import norm_leaky_relu
-from tf_lwdgh.networks.layers.batch_norm import plain_operations
+from tf_lwdgh.networks.kernels.plain import plain_operations
 from tf_lwdgh.networks.layers.residual_layers import AddLeakyPool, NormLeakyRelu
 
 EPSILON = 1e-3

@@ -1,7 +1,7 @@
 """Stride-1 SAME convolution and its filter gradient, in the precision and form that are asked for.
 
-In a lower precision only the products are: inputs are rounded to it, sums are float32, results are rounded
-to it; who uses them goes on in float32. `as_products` makes every convolution a matrix product over patches, which,
+In a lower precision only the products are: inputs are rounded to it, sums are float32 on every device,
+results are rounded to it; who uses them goes on in float32. `as_products` makes every convolution a matrix product over patches, which,
 unlike a convolution, can run with one filter a task side by side.
 """
 
@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
+
+from tf_lwdgh.networks.kernels.low_precision import rounded
 
 _as_products = False
 
@@ -38,14 +40,15 @@ def convolve(x: tf.Tensor, kernel: tf.Tensor, dtype: str | None = None) -> tf.Te
     Returns:
       [B, H, W, F] of the products' dtype.
     """
-    low_x, low_kernel = tf.cast(x, dtype or x.dtype), tf.cast(kernel, dtype or x.dtype)
+    dtype = dtype or x.dtype
+    low_x, low_kernel = rounded(x, dtype), rounded(kernel, dtype)
     if _as_products:
         rows = _patches(low_x, kernel.shape[0])
         z = tf.matmul(rows, tf.reshape(low_kernel, [-1, kernel.shape[-1]]))
         z = tf.reshape(z, [-1, *x.shape[1:3], kernel.shape[-1]])
     else:
         z = tf.nn.conv2d(low_x, low_kernel, 1, "SAME")
-    return z
+    return tf.cast(z, dtype)
 
 
 def filter_gradient(x: tf.Tensor, dz: tf.Tensor, size: int, dtype: str | None = None) -> tf.Tensor:
@@ -57,16 +60,17 @@ def filter_gradient(x: tf.Tensor, dz: tf.Tensor, size: int, dtype: str | None = 
       size: the kernel's.
       dtype: of the products; None: x's.
     """
-    low_x, low_dz = tf.cast(x, dtype or x.dtype), tf.cast(dz, dtype or x.dtype)
+    dtype = dtype or x.dtype
+    low_x, low_dz = rounded(x, dtype), rounded(dz, dtype)
     shape = [size, size, x.shape[-1], dz.shape[-1]]
     if _as_products:
         rows = tf.reshape(low_dz, [-1, dz.shape[-1]])
-        product = tf.matmul(_patches(low_x, size), rows, transpose_a=True)
-        return tf.cast(tf.reshape(product, shape), x.dtype)
-    gradient = tf.raw_ops.Conv2DBackpropFilter(
-        input=low_x, filter_sizes=shape, out_backprop=low_dz, strides=[1, 1, 1, 1], padding="SAME"
-    )
-    return tf.cast(gradient, x.dtype)
+        gradient = tf.reshape(tf.matmul(_patches(low_x, size), rows, transpose_a=True), shape)
+    else:
+        gradient = tf.raw_ops.Conv2DBackpropFilter(
+            input=low_x, filter_sizes=shape, out_backprop=low_dz, strides=[1, 1, 1, 1], padding="SAME"
+        )
+    return tf.cast(tf.cast(gradient, dtype), x.dtype)
 
 
 def _patches(x: tf.Tensor, size: int) -> tf.Tensor:

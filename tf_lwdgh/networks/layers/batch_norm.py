@@ -7,53 +7,26 @@ out wrong; this one differentiates through both statistics.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
 import keras
 import tensorflow as tf
-
-_AXES = (0, 1, 2)
-
-
-_plain_only = False
-
-
-def plain_only() -> bool:
-    """Whether `plain_operations` is in force."""
-    return _plain_only
-
-
-@contextlib.contextmanager
-def plain_operations() -> Iterator[None]:
-    """Within it every layer traces plain TensorFlow operations: no XLA, no custom gradients.
-
-    For graphs that leave this process, such as SavedModels. Not thread-safe.
-    """
-    global _plain_only
-    before, _plain_only = _plain_only, True
-    try:
-        yield
-    finally:
-        _plain_only = before
-
 
 def batch_moments(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Mean and biased variance of each channel.
 
     Args:
-      x: [B, H, W, C] float.
+      x: [B, H, W, C] or [B, C] float.
 
     Returns:
       Two tensors [C].
     """
-    mean = tf.reduce_mean(x, _AXES)
-    return mean, tf.reduce_mean(tf.square(x - mean), _AXES)
+    axes = list(range(len(x.shape) - 1))
+    mean = tf.reduce_mean(x, axes)
+    return mean, tf.reduce_mean(tf.square(x - mean), axes)
 
 
 @keras.saving.register_keras_serializable("tf_lwdgh")
 class BatchNormalization(keras.layers.Layer):
-    """Normalises each channel of [B, H, W, C] images.
+    """Normalises each channel of [B, H, W, C] maps or [B, C] features.
 
     With `training=True` the statistics are the batch's, and the moving averages become
     `momentum * moving + (1 - momentum) * batch`; with `training=False` the moving averages are used.
@@ -62,9 +35,18 @@ class BatchNormalization(keras.layers.Layer):
     Args:
       momentum: in [0, 1); 0 keeps the last batch's statistics alone.
       epsilon: added to the variance; > 0.
+      center: whether there is an offset β.
+      scale: whether there is a scale γ.
     """
 
-    def __init__(self, momentum: float = 0.99, epsilon: float = 1e-5, **kwargs) -> None:
+    def __init__(
+        self,
+        momentum: float = 0.99,
+        epsilon: float = 1e-5,
+        center: bool = True,
+        scale: bool = True,
+        **kwargs,
+    ) -> None:
         super().__init__(**kwargs)
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be in [0, 1). Received: {momentum}.")
@@ -72,6 +54,7 @@ class BatchNormalization(keras.layers.Layer):
             raise ValueError(f"epsilon must be > 0. Received: {epsilon}.")
         self.momentum = momentum
         self.epsilon = epsilon
+        self.center, self.scale = center, scale
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         def weight(name: str, initializer: str, trainable: bool) -> keras.Variable:
@@ -79,21 +62,26 @@ class BatchNormalization(keras.layers.Layer):
                 name=name, shape=(input_shape[-1],), initializer=initializer, trainable=trainable
             )
 
-        self.gamma = weight("gamma", "ones", True)
-        self.beta = weight("beta", "zeros", True)
+        self.gamma = weight("gamma", "ones", True) if self.scale else None
+        self.beta = weight("beta", "zeros", True) if self.center else None
         self.moving_mean = weight("moving_mean", "zeros", False)
         self.moving_variance = weight("moving_variance", "ones", False)
         self.built = True
 
-    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
-        if not training:
+    def call(self, x: tf.Tensor, training: bool = False, mask: None = None) -> tf.Tensor:
+        if mask is not None:  # Keras's layer takes one, and calls of it are taken over
+            raise ValueError(f"masks are not supported. Received: mask={mask!r}.")
+        if training:
+            mean, variance = batch_moments(x)
+            self.keep(mean, variance)
+        else:
             mean = tf.convert_to_tensor(self.moving_mean)
             variance = tf.convert_to_tensor(self.moving_variance)
-            return (x - mean) * tf.math.rsqrt(variance + self.epsilon) * gamma + beta
-        mean, variance = batch_moments(x)
-        self.keep(mean, variance)
-        return (x - mean) * (tf.math.rsqrt(variance + self.epsilon) * gamma) + beta
+        factor = tf.math.rsqrt(variance + self.epsilon)
+        if self.scale:
+            factor *= tf.convert_to_tensor(self.gamma)
+        y = (x - mean) * factor
+        return y + tf.convert_to_tensor(self.beta) if self.center else y
 
     def keep(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
         """Moves the averages towards a batch's statistics, [C] each."""
@@ -105,4 +93,5 @@ class BatchNormalization(keras.layers.Layer):
         return input_shape
 
     def get_config(self) -> dict:
-        return {**super().get_config(), "momentum": self.momentum, "epsilon": self.epsilon}
+        own = ("momentum", "epsilon", "center", "scale")
+        return {**super().get_config(), **{name: getattr(self, name) for name in own}}

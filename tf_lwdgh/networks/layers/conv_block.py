@@ -8,7 +8,8 @@ import tensorflow as tf
 from tf_lwdgh.networks.kernels import fused_block, image_block
 from tf_lwdgh.networks.kernels.convolution import convolve
 from tf_lwdgh.networks.kernels.image_block import Patches
-from tf_lwdgh.networks.layers.batch_norm import BatchNormalization, plain_only
+from tf_lwdgh.networks.kernels.plain import plain_only
+from tf_lwdgh.networks.layers.batch_norm import BatchNormalization
 from tf_lwdgh.networks.layers.convolution import Convolution
 
 

@@ -6,7 +6,8 @@ import keras
 import tensorflow as tf
 
 from tf_lwdgh.networks.kernels import leaky_pool, norm_block
-from tf_lwdgh.networks.layers.batch_norm import BatchNormalization, plain_only
+from tf_lwdgh.networks.kernels.plain import plain_only
+from tf_lwdgh.networks.layers.batch_norm import BatchNormalization
 
 
 @keras.saving.register_keras_serializable("tf_lwdgh")
