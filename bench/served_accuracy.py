@@ -1,10 +1,10 @@
-"""Accuracy of exported models by how the queries come: a balanced batch, one by one, or class by class.
+"""Accuracy of exported models by how queries come: a balanced batch, one by one, class by class.
 
     python -m bench.served_accuracy --data_dir=data exported/inductive exported/transductive
 
-Each SavedModel learns the support set of every task once, by `adapt`, and answers by `predict`. The data
-set and the ways are those of its metadata; all models see the same tasks. Prints a Markdown table of mean
-accuracies in per cent ± 95 % interval over tasks.
+Each SavedModel learns the support set of every task once, by `adapt`, and answers by `predict`. The
+data set and the ways are those of its metadata; all models see the same tasks. Prints a Markdown
+table of mean accuracies in per cent ± 95 % interval over tasks.
 """
 
 from __future__ import annotations

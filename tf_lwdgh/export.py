@@ -103,8 +103,8 @@ def _note(told: dict[str, Any]) -> str:
     if told["batch_norm"] != "transductive":
         return f"{note}: so {told['learner']} works."
     return (
-        f"{note}, since BatchNorm is transductive: it needs many queries of all classes at once. With "
-        "--batch_norm=inductive there is no such dependence."
+        f"{note}, since BatchNorm is transductive: it needs many queries of all classes at once. "
+        "With --batch_norm=inductive there is no such dependence."
     )
 
 

@@ -30,7 +30,7 @@ class Exported:
 
     def __init__(self, case: str, folder: str) -> None:
         backbone, batch_norm, head = CASES[case]
-        sizes = {"filters": 8} if backbone == "convnet4" else {"widths": (4, 8)}
+        sizes = {"filters": 8, "blocks": 2} if backbone == "convnet4" else {"widths": (6,)}
         keras_model = getattr(backbones, backbone)(image_size=SIZE, channels=3, n_way=5, **sizes)
         self.learner = MAML(inner_loop=InnerLoop(inner_lr=0.1), batch_norm=batch_norm, head=head)
         self.parameters = MetaParameters(keras_model, self.learner)

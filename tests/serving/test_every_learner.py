@@ -1,4 +1,4 @@
-"""Every learner as a SavedModel: what it answers there is what it answers here, kept or in one call."""
+"""Every learner as a SavedModel: it answers there as it does here, in one call or kept."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Case:
         nudge(self.parameters.variables_trained)
         self.learner = dataclasses.replace(self.parameters.learner, batch_norm="inductive")
         module = ServingModule(self.parameters, IMAGES, batch_norm="inductive")
-        tf.saved_model.save(module, folder)  # the signatures take as long again, and differ in nothing
+        tf.saved_model.save(module, folder)  # the signatures would take as long again
         self.loaded = tf.saved_model.load(folder)
         images = tf.TensorSpec([None, SIZE, SIZE, 3])
         labels, n_way = tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32)

@@ -61,9 +61,10 @@ def test_one_classifier_answers_batch_after_batch(exported):
 def test_the_metadata_name_the_tensors_of_a_classifier(exported):
     model = exported["inductive"].loaded
     told = json.loads(model.signatures["metadata"]()["json"].numpy())["classifier"]
-    assert {"n_way", "params_conv1_kernel", "params_head_bias", "state_norm1_moving_mean"} <= set(told)
+    names = {"n_way", "params_conv1_kernel", "params_head_bias", "state_norm1_moving_mean"}
+    assert names <= set(told)
     assert told["params_conv1_kernel"] == {"dtype": "float32", "shape": [3, 3, 3, 8]}
-    assert told["params_head_kernel"] == {"dtype": "float32", "shape": [8, "n_way"]}
+    assert told["params_head_kernel"] == {"dtype": "float32", "shape": [128, "n_way"]}
     assert told["n_way"] == {"dtype": "int32", "shape": []}
     classifier = model.adapt(*task(n_way=3)[:2])
     assert classifier["n_way"].numpy() == 3
@@ -85,7 +86,9 @@ REFUSALS = {
     "another rank": ("params_norm1_beta", lambda x: x[None], r"shape \[8\]. Received: \[1 8\]"),
     "a scalar": ("params_norm1_beta", lambda x: x[0], r"shape \[8\]. Received: \[\]"),
     # NumPy's rules would spread one way over all of them.
-    "another task's": ("params_head_kernel", lambda x: x[:, :1], r"\[8, n_way\]. Received: \[8 1\]"),
+    "another task's": (
+        "params_head_kernel", lambda x: x[:, :1], r"\[128, n_way\]. Received: \[128 1\]"
+    ),  # fmt: skip
     "other ways": ("n_way", lambda x: x - 2, r"params_head_\w+ must have shape \[.*n_way\]"),
     "many ways": ("n_way", lambda x: np.int32([5]), r"n_way must have shape \[\]. Received: \[1\]"),
 }

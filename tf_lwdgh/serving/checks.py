@@ -26,7 +26,8 @@ class Checks:
           received: what came instead; of a long one its ends are shown.
         """
         with tf.control_dependencies(self.passed):
-            text = tf.strings.format(f"{rule}. Received: {{}}.", tf.identity(received), summarize=10)
+            shown = tf.identity(received)
+            text = tf.strings.format(f"{rule}. Received: {{}}.", shown, summarize=10)
             check = tf.debugging.Assert(tf.identity(holds), [text])
         if check is not None:  # eager execution has already checked
             self.passed = [check]
@@ -38,7 +39,7 @@ class Checks:
           name: what they are called.
           images: [B, H, W, C] uint8 in 0..255, or float in [0, 1].
           size: height, width and channels.
-          function: the one that takes uint8 images; the one for float images is called function_float.
+          function: the one that takes uint8 images; for float images it is called function_float.
         """
         shape = tf.shape(images)
         fits = tf.reduce_all(shape[1:] == size)

@@ -1,7 +1,7 @@
 """A learned classifier as a flat dict of named tensors, which can be kept, sent and handed back.
 
-A learner's `adapt` may return any structure of tensors. Here each tensor gets a name from its place in
-it: 'params_conv1_kernel' is the tensor of the variable conv1/kernel in the field `params`.
+A learner's `adapt` may return any structure of tensors. Here each tensor gets a name from its place
+in it: 'params_conv1_kernel' is the tensor of the variable conv1/kernel in the field `params`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class ClassifierForm:
 
     Attributes:
       specs: a TensorSpec a name; sizes that depend on the task are None.
-      shapes: the sizes a name; 'n_way' stands for the task's ways, None for any other that depends on
-        the task.
+      shapes: the sizes a name; 'n_way' stands for the task's ways, None for any other that depends
+        on the task.
 
     Args:
-      structure: what the learner returns for a task of any ways; of its tensors only dtype and shape
-        count.
+      structure: what the learner returns for a task of any ways; of its tensors only dtype and
+        shape count.
       sized: what it returns for a task of as many ways as the network has.
       model: the network, whose variables name the tensors of lists that are one a variable.
 

@@ -23,8 +23,8 @@ _MIXED = "classifier: its tensors must be of one task, with logits for n_way way
 class TaskGraphs:
     """Learning and answering, on network inputs whose values have been checked.
 
-    Both stay functions of their own wherever they are called, and are optimised by themselves: so an
-    answer has the same bits whether the classifier was learned in the same call or kept.
+    Both stay functions of their own wherever they are called, and are optimised by themselves: so
+    an answer has the same bits whether the classifier was learned in the same call or kept.
 
     Attributes:
       form: how a classifier is written as named tensors.
@@ -83,7 +83,8 @@ class TaskGraphs:
         with tf.control_dependencies(checks.passed):
             known = {name: tf.identity(tensor) for name, tensor in classifier.items()}
         for name, tensor in known.items():
-            tensor.set_shape(self.form.specs[name].shape)  # tf.ensure_shape might be the first to fail
+            # By tf.ensure_shape, TensorFlow's own words might come before the checks'.
+            tensor.set_shape(self.form.specs[name].shape)
         return known
 
     def _answer_queries(self, classifier: Classifier, images: tf.Tensor) -> Prediction:

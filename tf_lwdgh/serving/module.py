@@ -1,14 +1,14 @@
 """Serving: a trained learner as a SavedModel that learns a new task inside its graph.
 
-What is saved needs TensorFlow and nothing of this package. Its functions, which are its signatures too:
+What is saved needs TensorFlow and nothing of this package. Its functions, signatures too:
 
   adapt(support_images, support_labels) -> the learned classifier, a flat dict of named tensors
   predict(classifier, query_images) -> 'probabilities' [B, N] and 'labels' [B]
   adapt_and_predict(support_images, support_labels, query_images) -> the same in one call
 
-Images are uint8 in 0..255; `adapt_float`, `predict_float` and `adapt_and_predict_float` take float32 in
-[0, 1]. The signature `predict` takes the classifier's tensors by their names. `serving_default` is
-`adapt_and_predict`, and `metadata` tells what was exported.
+Images are uint8 in 0..255; `adapt_float`, `predict_float` and `adapt_and_predict_float` take
+float32 in [0, 1]. The signature `predict` takes the classifier's tensors by their names.
+`serving_default` is `adapt_and_predict`, and `metadata` tells what was exported.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ServingModule(tf.Module):
     Args:
       parameters: the trained learner and its variables, whose values are copied.
       image_config: how pixels become the network's input. Augmentation plays no part.
-      batch_norm: the statistics that BatchNorm uses here (Learner.batch_norm); None: as in training.
+      batch_norm: the statistics that BatchNorm uses here (Learner.batch_norm); None: the learner's.
       inner_steps: gradient steps of the adaptation; None: as in training.
       metadata: what else to tell whoever loads it (training step, data set, ...); JSON values.
 

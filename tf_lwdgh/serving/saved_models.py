@@ -67,7 +67,8 @@ def _served_batch_norm(
     binding = next((p for p in gin_params if _BATCH_NORM.match(p)), None)
     if asked is not None and binding is not None:
         raise ValueError(
-            "--batch_norm and a binding both say which statistics BatchNorm uses; give one of them. "
+            "--batch_norm and a binding both say which statistics BatchNorm uses; give one of "
+            "them. "
             f"Received: --batch_norm={asked} and --gin_param={binding!r}."
         )
     if asked is None:
