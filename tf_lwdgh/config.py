@@ -17,6 +17,7 @@ external_configurable = gin.external_configurable
 constant = gin.constant
 REQUIRED = gin.REQUIRED
 ConfigError = ValueError
+_UNBROKEN = 10**5  # characters: no value is broken into lines
 
 # The folders that hold `gin/`: a clone, or where pip puts the files of an installed package.
 _ROOTS = (
@@ -74,7 +75,7 @@ def operative_text() -> str:
 def settings() -> dict[str, str]:
     """The values of `operative_text` by 'Name.argument', macros replaced by what they stand for."""
     values, macros = {}, {}
-    for line in gin.operative_config_str(max_line_length=10**6).splitlines():
+    for line in gin.operative_config_str(max_line_length=_UNBROKEN).splitlines():
         name, found, value = line.partition(" = ")
         if found and not name.startswith("#"):
             (values if "." in name else macros)[name] = value
@@ -148,7 +149,8 @@ def _near(name: str, known: Sequence[str]) -> str:
 
 def _check_macros(gin_params: Sequence[str]) -> None:
     """Refuses references to macros that are not set, and single bindings of macros not in use."""
-    text = gin.config_str(max_line_length=10**6)
+    lines = gin.config_str(max_line_length=_UNBROKEN).splitlines()
+    text = "\n".join(line for line in lines if not line.startswith("#"))  # rules of that length
     referred = set(re.findall(r"%([A-Za-z_]\w*)", text))
     defined = set(re.findall(r"^(\w+) = ", text, re.MULTILINE))
     for name in sorted(referred - defined - {"gin"}):
