@@ -1,8 +1,8 @@
 """Stride-1 SAME convolution and its filter gradient, in the precision and form that are asked for.
 
 In a lower precision only the products are: inputs are rounded to it, sums are float32 on every device,
-results are rounded to it; who uses them goes on in float32. `as_products` makes every convolution a matrix product over patches, which,
-unlike a convolution, can run with one filter a task side by side.
+results are rounded to it; who uses them goes on in float32. `as_products` makes every convolution a
+matrix product over patches, which, unlike a convolution, can run with one filter a task side by side.
 """
 
 from __future__ import annotations
