@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -11,6 +12,22 @@ from tf_lwdgh.aggregators import conflict, trees
 from tf_lwdgh.aggregators.collectives import Collective
 from tf_lwdgh.aggregators.trees import Units
 from tf_lwdgh.types import Tensors
+
+
+def _once(compute: Callable[[TaskGradients], Any]) -> property:
+    """A property that is computed when it is first asked for.
+
+    Not functools.cached_property: before Python 3.12 that holds a lock while it computes, one for all
+    instances, and the replicas of a strategy, a thread each, wait within it for one another.
+    """
+
+    @functools.wraps(compute)
+    def value(self: TaskGradients) -> Any:
+        if compute.__name__ not in self._known:
+            self._known[compute.__name__] = compute(self)
+        return self._known[compute.__name__]
+
+    return property(value)
 
 
 class Gram(NamedTuple):
@@ -22,6 +39,21 @@ class Gram(NamedTuple):
 
     matrix: tf.Tensor  # [U, K, K], symmetric, positive semi-definite up to rounding
     scale: tf.Tensor  # [U]
+
+
+def _once(method: Callable[[Any], Any]) -> property:
+    """A property that is computed when it is first asked for, and kept.
+
+    functools.cached_property would do from Python 3.12 on. Before, it holds one lock for all instances
+    while it computes: a replica's thread that waits in an all-reduce would keep out those it waits for.
+    """
+
+    def value(self: Any) -> Any:
+        if method.__name__ not in self._known:
+            self._known[method.__name__] = method(self)
+        return self._known[method.__name__]
+
+    return property(value, doc=method.__doc__)
 
 
 class TaskGradients:
@@ -41,6 +73,7 @@ class TaskGradients:
     ) -> None:
         self.rows, self.losses, self.units = list(rows), losses, units
         self.collective = collective or Collective()
+        self._known: dict[str, Any] = {}
 
     @property
     def n_tasks(self) -> int | tf.Tensor:
@@ -49,24 +82,24 @@ class TaskGradients:
         here = tf.shape(self.rows[0])[0] if here is None else here
         return here * self.collective.size
 
-    @functools.cached_property
+    @_once
     def mean(self) -> Tensors:
         """ḡ, one tensor a variable; an all-reduce of the gradient's size."""
         share = 1 / tf.cast(self.n_tasks, self.rows[0].dtype)
         weights = tf.fill([tf.shape(self.rows[0])[0]], share)
         return self.collective.sum([trees.weighted_sum(weights, g) for g in self.rows])
 
-    @functools.cached_property
+    @_once
     def all_losses(self) -> tf.Tensor:
         """[K]."""
         return self.collective.gather(self.losses)
 
-    @functools.cached_property
+    @_once
     def gci(self) -> tf.Tensor:
         """The Gradient Conflict Index of every task in every unit: [U, K]."""
         return conflict.measure(self.rows, self.mean, self.units, self.collective)
 
-    @functools.cached_property
+    @_once
     def gram(self) -> Gram:
         """Inner products of all pairs of tasks.
 
