@@ -41,21 +41,6 @@ class Gram(NamedTuple):
     scale: tf.Tensor  # [U]
 
 
-def _once(method: Callable[[Any], Any]) -> property:
-    """A property that is computed when it is first asked for, and kept.
-
-    functools.cached_property would do from Python 3.12 on. Before, it holds one lock for all instances
-    while it computes: a replica's thread that waits in an all-reduce would keep out those it waits for.
-    """
-
-    def value(self: Any) -> Any:
-        if method.__name__ not in self._known:
-            self._known[method.__name__] = method(self)
-        return self._known[method.__name__]
-
-    return property(value, doc=method.__doc__)
-
-
 class TaskGradients:
     """The gradients of the tasks.
 

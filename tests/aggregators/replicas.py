@@ -1,0 +1,101 @@
+"""Aggregates on one and on two CPU replicas and prints the largest differences by aggregator as JSON.
+
+A program of its own, since the number of logical devices is fixed when TensorFlow starts.
+"""
+
+import json
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+from tests.aggregators import harness
+from tests.aggregators.cases import FIRST
+from tf_lwdgh.aggregators import LWDGH, MGDA, TrimmedMean
+from tf_lwdgh.aggregators.collectives import Collective
+from tf_lwdgh.aggregators.conflict_report import ConflictReport
+from tf_lwdgh.aggregators.explore_exploit import ExploreExploit
+
+# Those that use more than the gradients' inner products: norms, losses, all tasks' coordinates.
+MORE = {
+    "LWDGH relative": LWDGH(scale="relative"),
+    "MGDA both": MGDA(normalisation="both"),
+    "TrimmedMean 2": TrimmedMean(trim=2),
+}
+N_TASKS = {"TrimmedMean 2": 6, "Krum": 6}
+UNITS = {"conv": [0, 1], "bias": [3]}  # variable 2 belongs to none
+STEP = 7
+
+
+def everything(names, n_tasks):
+    """A function of the rows and losses at hand to all that is compared, by name."""
+    aggregators = {name: case.aggregator for name, case in FIRST.items()} | MORE
+    explore = ExploreExploit(p_max=0.5, p_min=0.5)
+
+    def run(losses, *rows):
+        collective = Collective()
+        tasks = harness.tasks(rows, losses, UNITS, collective)
+        assert tasks.n_tasks == n_tasks
+        clock = harness.clock(tf.constant(STEP, tf.int64))
+        out = {name: aggregators[name](tasks, clock) for name in names}
+        explored = explore.over(next(iter(out.values())), tasks, clock)
+        return {"report": ConflictReport().measure(tasks, tasks.mean), "explored": explored} | out
+
+    return run
+
+
+def replicated(strategy, run, losses, rows):
+    """What each replica returns, given its half of the tasks: two dictionaries."""
+    share = len(losses) // 2
+
+    @tf.function(autograph=False)
+    def both():
+        def mine():
+            start = tf.distribute.get_replica_context().replica_id_in_sync_group * share
+            return run(*(tf.constant(x)[start : start + share] for x in (losses, *rows)))
+
+        return strategy.run(mine)
+
+    return [
+        tf.nest.map_structure(lambda v, i=i: strategy.experimental_local_results(v)[i].numpy(), both_out)
+        for both_out in [both()]
+        for i in range(2)
+    ]
+
+
+def largest(a, b):
+    """The largest difference of two nests of arrays, relative to the elements where these exceed 1."""
+    pairs = list(zip(tf.nest.flatten(a), tf.nest.flatten(b), strict=True))
+    return max(float((np.abs(x - y) / np.maximum(1, np.abs(x))).max()) for x, y in pairs)
+
+
+def compare(strategy, names, n_tasks):
+    rows, losses = harness.random_rows(n_tasks), harness.random_losses(n_tasks)
+    run = everything(names, n_tasks)
+    alone = tf.function(run, autograph=False)(tf.constant(losses), *map(tf.constant, rows))
+    alone = tf.nest.map_structure(lambda v: v.numpy(), alone)
+    first, second = replicated(strategy, run, losses, rows)
+    return {
+        f"{name} of {n_tasks}": {
+            "one_and_two": largest(alone[name], first[name]),
+            "replicas": largest(first[name], second[name]),
+        }
+        for name in alone
+    }
+
+
+def main() -> None:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    strategy = tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )
+    names = [*FIRST, *MORE]
+    report = {}
+    for n_tasks in (4, 6):
+        report |= compare(strategy, [n for n in names if N_TASKS.get(n, 4) == n_tasks], n_tasks)
+    json.dump(report, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
