@@ -1,7 +1,7 @@
-"""Ranks the layers of a run by its tasks' conflicts, and prints the bindings that move the leading ones.
+"""Ranks the layers of a run by its tasks' conflicts, and prints the bindings that move the leaders.
 
-python tools/rank_layers.py --run_dir=runs/maml --count=2            the 2 layers with the most conflicts
-python tools/rank_layers.py --run_dir=runs/maml --count=2 --random   the control: 2 layers at random
+python tools/rank_layers.py --run_dir=runs/maml --count=2            the 2 with the most conflicts
+python tools/rank_layers.py --run_dir=runs/maml --count=2 --random   the control: 2 at random
 
 The bindings go on top of gin/learners/recon.gin.
 """

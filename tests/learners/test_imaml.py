@@ -1,4 +1,4 @@
-"""iMAML: the solver and the curvature by themselves, a quadratic's closed form, and slopes of the minimum."""
+"""iMAML: the solver, the curvature, a quadratic's closed form, and slopes of the minimum."""
 
 from __future__ import annotations
 
@@ -160,19 +160,22 @@ def test_a_quadratic_support_loss_has_the_closed_form(monkeypatch):
         phi[i] = part
     told = tiny.context(params)
     adapted = params.learner.adapt(told, meta, one.support_images, one.support_labels)
-    np.testing.assert_allclose(flat([adapted.params[i] for i in moving]), goal, rtol=1e-9, atol=1e-11)
+    found = flat([adapted.params[i] for i in moving])
+    np.testing.assert_allclose(found, goal, rtol=1e-9, atol=1e-11)
     ours, result = params.learner.outer_gradient(told, meta, one)
     direct = gradient(phi, one.query_images, one.query_labels)
     expected = 0.8 * inverse @ flat([direct[i] for i in moving])
     found = flat([ours.network[i] for i in moving])
     np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-10)
-    for i in set(range(len(phi))) - set(moving):  # which a quadratic of the others doesn't depend on
+    for i in set(range(len(phi))) - set(moving):  # no part of the quadratic
         np.testing.assert_allclose(ours.network[i], direct[i], rtol=1e-8, atol=1e-12)
     loss = oracles.loss(phi, one.query_images, one.query_labels.numpy())
     assert float(result.loss) == pytest.approx(float(loss), rel=1e-9)
 
 
-@pytest.mark.parametrize(("batch_norm", "head"), [("transductive", "learned"), ("inductive", "zero")])
+@pytest.mark.parametrize(
+    ("batch_norm", "head"), [("transductive", "learned"), ("inductive", "zero")]
+)
 def test_outer_gradients_are_slopes_of_the_minimum(batch_norm, head):
     """In BatchNorm's variables too, which stay in the inner loop but shift where it ends."""
     learner = imaml(26, 0.04, proximity=20.0, cg_steps=14, batch_norm=batch_norm, head=head)
@@ -218,7 +221,8 @@ def test_without_steps_the_gradient_is_that_of_the_query_loss():
 
 
 def test_a_pull_too_weak_for_the_curvature_leaves_the_gradient_finite():
-    params = tiny.parameters(imaml(5, 0.5, proximity=1e-7, cg_steps=8), fused=False, dtype="float32")
+    learner = imaml(5, 0.5, proximity=1e-7, cg_steps=8)
+    params = tiny.parameters(learner, fused=False, dtype="float32")
     found = tiny.outcome(params, tiny.episodes(dtype="float32"))
     assert all(np.isfinite(g).all() for g in found.gradients)
     assert max(np.abs(g).max() for g in found.gradients) > 0

@@ -80,7 +80,7 @@ def test_without_its_pieces_it_is_maml():
 
 @pytest.mark.parametrize("learned_rates", ["variable", "layer"])
 def test_equal_rates_and_batch_norm_in_every_step_are_mamls(learned_rates):
-    """Once the last step's loss alone counts; BatchNorm's gradients by step then add up to MAML's."""
+    """Once the last loss alone counts; BatchNorm's gradients by step then add up to MAML's."""
     params = parameters(plus_plus(learned_rates=learned_rates))
     ours, result = gradients(params, like_mamls(params), epoch=15)
     assert not [n for n in params.names if n.endswith(("gamma", "beta"))]
@@ -114,8 +114,11 @@ def test_rates_are_in_units_where_asked():
     asked = parameters(plus_plus(harmonize_rates=True)).units("variable")
     assert not [u for u in kept_out if u.startswith("inner_lr")]
     assert {u for u in asked if u not in kept_out} == {
-        "inner_lr/conv1/kernel", "inner_lr/conv2/kernel", "inner_lr/head/kernel", "inner_lr/head/bias"
-    }  # fmt: skip
+        "inner_lr/conv1/kernel",
+        "inner_lr/conv2/kernel",
+        "inner_lr/head/kernel",
+        "inner_lr/head/bias",
+    }
     assert "norm1/gamma_by_step" in kept_out
 
 
@@ -233,9 +236,10 @@ def test_one_graph_of_all_tasks_as_a_batch_serves_all_epochs():
         means = [np.mean([t[name] for t in tasks], 0) for name in params.names]
         before[epoch] = np.sqrt(sum((m**2).sum() for m in means))
     tf.config.run_functions_eagerly(False)
-    step = tiny.meta_step(learner, execution=TaskExecution(mode="vectorized"), fused=False, rate=0.0)
+    execution = TaskExecution(mode="vectorized")
+    step = tiny.meta_step(learner, execution=execution, fused=False, rate=0.0)
     for epoch in (0, 1, 2):
-        norm = step(batch, tf.constant(20 * epoch, tf.int64))["gradient_norm/total"]  # 20 steps each
+        norm = step(batch, tf.constant(20 * epoch, tf.int64))["gradient_norm/total"]  # of 20 steps
         assert float(norm) == pytest.approx(before[epoch], rel=1e-8)
     assert step.traces == 1 and len({round(norm, 9) for norm in before.values()}) == 3
 
@@ -243,7 +247,7 @@ def test_one_graph_of_all_tasks_as_a_batch_serves_all_epochs():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"learned_rates": "step"}, "MAMLPlusPlus.learned_rates must be one of fixed, layer, variable"),
+        ({"learned_rates": "step"}, "learned_rates must be one of fixed, layer, variable"),
         ({"multi_step_epochs": -1}, "MAMLPlusPlus.multi_step_epochs must be at least 0"),
         ({"first_order_epochs": -1}, "Received: MAMLPlusPlus.first_order_epochs = -1"),
         ({"inner": inner_loop(adapt_batch_norm=True)}, "InnerLoop.adapt_batch_norm = False"),

@@ -1,4 +1,4 @@
-"""Recon's reading: which layers move, and the learners that it is where all, one or all but one do."""
+"""Recon's reading: which layers move, and the learners that it then is."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_random_layers_depend_on_the_seed_alone():
 
 def test_more_random_layers_than_can_move_are_refused():
     still_head = InnerLoop(inner_lr={"conv": 0.1})
-    with pytest.raises(ValueError, match="Recon.n_layers must be at most the 2 layers.*conv1, conv2"):
+    with pytest.raises(ValueError, match="n_layers must be at most the 2 layers.*conv1, conv2"):
         recon(control="random", n_layers=3, inner=still_head).check(model())
 
 
@@ -94,14 +94,14 @@ def test_an_unknown_layer_is_refused_with_the_known_ones():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "Recon.layers must be listed: tools/rank_layers.py"),
-        ({"layers": "head"}, "Recon.layers must be a tuple of layers' names"),
+        ({}, "Recon.layers must be listed: see tools/rank_layers.py"),
+        ({"layers": "head"}, "Recon.layers must be a tuple of names"),
         ({"layers": ("head", "head")}, "Recon.layers names a layer twice"),
         ({"layers": ("head",), "n_layers": 2}, "must be at most the 1 layers listed"),
         ({"layers": ("head",), "n_layers": 0}, "Recon.n_layers must be at least 1"),
         ({"control": "first"}, "Recon.control must be one of ranked, random"),
         ({"control": "random"}, "Recon.n_layers must be set"),
-        ({"control": "random", "n_layers": 1, "layers": ("head",)}, "Recon.control = 'ranked' alone"),
+        ({"control": "random", "n_layers": 1, "layers": ("head",)}, "control = 'ranked' alone"),
     ],
 )
 def test_wrong_settings_are_refused(settings, message):

@@ -50,7 +50,7 @@ def gradient(params, images, labels):
 
 
 def walk(params, batches, change):
-    """The parameters after a step on each batch, `change` being from gradients to what is subtracted."""
+    """The parameters after a step on each batch; `change` makes what is subtracted of gradients."""
     for images, labels in batches:
         params = [p - c for p, c in zip(params, change(gradient(params, images, labels)))]
     return params

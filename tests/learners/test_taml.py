@@ -1,4 +1,4 @@
-"""TAML: the measures of inequality against published values and NumPy, and the coupled objective."""
+"""TAML: the measures of inequality against published values, and the coupled objective."""
 
 from __future__ import annotations
 
@@ -141,7 +141,8 @@ def gradients_of_maml():
 
 @pytest.mark.parametrize(("before_on", "after_on"), [("support", "query"), ("query", "support")])
 def test_the_entropy_variant_has_the_slope_of_its_objective(before_on, after_on):
-    learner = taml(weight=0.7, before_on=before_on, after_on=after_on, batch_norm="inductive", steps=1)
+    settings = {"weight": 0.7, "batch_norm": "inductive", "steps": 1}
+    learner = taml(before_on=before_on, after_on=after_on, **settings)
     tiny.assert_gradient_is_the_slope(parameters(learner), tiny.episodes(), directions=1)
 
 

@@ -1,4 +1,4 @@
-"""Conjugate gradients (Hestenes & Stiefel 1952) on lists of tensors, for matrices known by their products."""
+"""Conjugate gradients (Hestenes & Stiefel 1952) for matrices known by their products."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tf_lwdgh.types import Tensors
 def solve(matrix: Callable[[Tensors], Tensors], b: Tensors, steps: int) -> Tensors:
     """x with A x ≈ b after some steps from 0, A symmetric and positive definite.
 
-    Each step costs one product, and n steps solve a system of n unknowns. Where A turns out not to be
-    positive definite along a direction, x stays as it is; if that is the first direction, b itself, x is b.
-    Solved steps change nothing. So the result is finite wherever the products are.
+    Each step costs one product, and n steps solve a system of n unknowns. Where A turns out not to
+    be positive definite along a direction, x stays as it is; if that is the first direction, b
+    itself, x is b. Solved steps change nothing. So the result is finite wherever the products are.
 
     Args:
       matrix: v -> A v, both one tensor a variable.

@@ -1,10 +1,10 @@
-"""iMAML (Rajeswaran et al. 2019): the outer gradient from where the inner loop ends, whatever way it took.
+"""iMAML (Rajeswaran et al. 2019): the outer gradient from where the inner loop ends, not its way.
 
-A task learns φ = argmin L_S(φ) + (λ/2)‖φ − θ‖². There ∇L_S(φ) + λ(φ − θ) = 0, so that by the implicit function
-theorem, with H the Hessian of L_S at φ,
+A task learns φ = argmin L_S(φ) + (λ/2)‖φ − θ‖². There ∇L_S(φ) + λ(φ − θ) = 0, so that by the
+implicit function theorem, with H the Hessian of L_S at φ,
   dφ/dθ = (I + H/λ)⁻¹,   g = x  with  (I + H/λ) x = ∇L_Q(φ).
-Conjugate gradients solve that with products H v alone, each a gradient of ∇L_S·v. What doesn't move in the
-inner loop, γ (BatchNorm's scales and offsets), has g = ∇_γ L_Q − (1/λ) ∇_γ(∇_φ L_S·x).
+Conjugate gradients solve that with products H v alone, each a gradient of ∇L_S·v. What doesn't move
+in the inner loop, γ (BatchNorm's scales and offsets), has g = ∇_γ L_Q − (1/λ) ∇_γ(∇_φ L_S·x).
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ Products = Callable[[Tensors], Tensors]
 @config.configurable
 @dataclasses.dataclass(frozen=True)
 class IMAML(GradientLearner):
-    """The learner. InnerLoop.second_order and .memory play no part: no gradient goes through the steps.
+    """The learner. No gradient goes through its steps: InnerLoop.second_order and .memory are idle.
 
     Attributes:
       proximity: λ > 0, how strongly each step pulls back to θ.
-      cg_steps: of conjugate gradients, at least 1; 1 is the gradient ∇L_Q(φ) itself, but for its length.
+      cg_steps: of conjugate gradients, at least 1; 1 is the gradient ∇L_Q(φ) itself, but for its
+        length.
     """
 
     proximity: float = 0.5
@@ -50,13 +51,14 @@ class IMAML(GradientLearner):
         Published("mini-ImageNet 5-way 1-shot, Convnet4", "49.30 ± 1.88", "secondary tables"),
     )
     traps: ClassVar[str] = (
-        "The gradient is that of the minimum: with few or small inner steps φ is far from it. Where L_S is "
-        "so curved downwards that I + H/λ isn't positive definite, φ is no minimum; conjugate gradients "
-        "then stop at the last good iterate, at first ∇L_Q(φ). A minimum may lie on an edge of ReLU or "
-        "max-pooling, which steps jump across for ever and where the theorem doesn't hold. The inner rate must be below 2/(λ + the "
-        "largest curvature). Settings are those of hypertorch: λ 0.5, 10 steps at 0.1, 16 tasks. The "
-        "authors' code has no network for mini-ImageNet; for Omniglot it pulls to θ once, after 16 plain "
-        "steps, and solves with (1 + damping)I + H/(λ + 10)."
+        "The gradient is that of the minimum: with few or small inner steps φ is far from it. "
+        "Where L_S is so curved downwards that I + H/λ isn't positive definite, φ is no minimum; "
+        "conjugate gradients then stop at the last good iterate, at first ∇L_Q(φ). A minimum may "
+        "lie on an edge of ReLU or max-pooling, which steps jump across for ever and where the "
+        "theorem doesn't hold. The inner rate must be below 2/(λ + the largest curvature). "
+        "Settings are those of hypertorch: λ 0.5, 10 steps at 0.1, 16 tasks. The authors' code has "
+        "no network for mini-ImageNet; for Omniglot it pulls to θ once, after 16 plain steps, and "
+        "solves with (1 + damping)I + H/(λ + 10)."
     )
 
     def __post_init__(self) -> None:
@@ -67,8 +69,9 @@ class IMAML(GradientLearner):
             value = getattr(self.inner_loop, name)
             if value:
                 raise ValueError(
-                    "IMAML's inner loop lowers the support loss and the distance to the start, nothing "
-                    f"else: InnerLoop.{name} must be 0. Received: InnerLoop.{name} = {value!r}."
+                    "IMAML's inner loop lowers the support loss and the distance to the start, "
+                    f"nothing else: InnerLoop.{name} must be 0. "
+                    f"Received: InnerLoop.{name} = {value!r}."
                 )
 
     def trajectory(

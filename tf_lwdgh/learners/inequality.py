@@ -1,7 +1,8 @@
 """How unequal some losses are: five measures from economics, 0 where all are equal.
 
-With ℓ [M] the losses, ℓ̄ their mean and r = ℓ/ℓ̄, each is a function of r alone, so that no measure changes
-where all losses are multiplied by one factor, and Σ_i ℓ_i ∂I/∂ℓ_i = 0. (Cowell: Measuring Inequality.)
+With ℓ [M] the losses, ℓ̄ their mean and r = ℓ/ℓ̄, each is a function of r alone, so that no measure
+changes where all losses are multiplied by one factor, and Σ_i ℓ_i ∂I/∂ℓ_i = 0. (Cowell: Measuring
+Inequality.)
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 MEASURES = ("theil", "generalised_entropy", "atkinson", "gini", "variance_of_logs")
-_LEAST = 1e-6  # losses count as at least so much of their mean: logarithms and their gradients stay finite
+_LEAST = 1e-6  # losses count as at least so much of their mean, so that logarithms are finite
 
 
 def theil(losses: tf.Tensor) -> tf.Tensor:
@@ -19,7 +20,7 @@ def theil(losses: tf.Tensor) -> tf.Tensor:
 
 
 def generalised_entropy(losses: tf.Tensor, exponent: float) -> tf.Tensor:
-    """(1/(M a(a−1))) Σ (rᵃ − 1), a the exponent; its limits are −(1/M) Σ ln r at 0 and Theil's at 1."""
+    """(1/(M a(a−1))) Σ (rᵃ − 1), a the exponent; −(1/M) Σ ln r at 0 and Theil's at 1."""
     if exponent == 1:
         return theil(losses)
     r = _relative(losses)

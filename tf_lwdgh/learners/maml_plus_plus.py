@@ -1,11 +1,11 @@
-"""MAML++ (Antoniou, Edwards, Storkey 2019): MAML with what steadies its training, each piece a setting.
+"""MAML++ (Antoniou et al. 2019): MAML with what steadies its training, each piece a setting.
 
 - Multi-step loss: Σ_k v_k L_Q(φ_k) over the steps k = 1 … S. Over the first E epochs, at epoch e,
   v_k = max(1/S − e/(E S), 0.03/S) for k < S and v_S = 1 − Σ_{k<S} v_k; afterwards only v_S = 1.
 - Derivative order: the outer gradient is of first order in the first epochs.
 - Rates that are learned, one a step and variable (or layer).
-- BatchNorm by step: scales and offsets of their own for each step, trained by the outer loop alone. The
-  query pass after step k has those of step k, as the support pass before it does.
+- BatchNorm by step: scales and offsets of their own for each step, trained by the outer loop alone.
+  The query pass after step k has those of step k, as the support pass before it does.
 - The outer rate falls along a cosine (LearningRate.decay).
 """
 
@@ -38,14 +38,15 @@ class MAMLPlusPlus(GradientLearner):
     """The learner.
 
     Attributes:
-      multi_step_epochs: E, over which the loss after every step counts; 0: the last one's alone, always.
+      multi_step_epochs: E, over which the loss after every step counts; 0: the last one's alone,
+        always.
       first_order_epochs: how many epochs the outer gradient is of first order at the start.
-      learned_rates: 'variable' or 'layer': a rate for each at each step, learned from InnerLoop.inner_lr
-        on; 'fixed': the inner loop's.
-      step_batch_norm: whether each step has BatchNorm scales and offsets of its own; the network's then
-        aren't trained.
-      harmonize_rates: whether the aggregator treats the rates as it does the network's variables; else
-        they get the mean.
+      learned_rates: 'variable' or 'layer': a rate for each at each step, learned from
+        InnerLoop.inner_lr on; 'fixed': the inner loop's.
+      step_batch_norm: whether each step has BatchNorm scales and offsets of its own; the network's
+        then aren't trained.
+      harmonize_rates: whether the aggregator treats the rates as it does the network's variables;
+        else they get the mean.
     """
 
     multi_step_epochs: int = 15
@@ -55,7 +56,7 @@ class MAMLPlusPlus(GradientLearner):
     harmonize_rates: bool = False
 
     reference: ClassVar[str] = "Antoniou, Edwards, Storkey: How to Train Your MAML, ICLR 2019"
-    equation: ClassVar[str] = "φ_{k+1} = φ_k − α_k∘∇L_S(φ_k); outer gradient of Σ_k v_k(epoch) L_Q(φ_k)"
+    equation: ClassVar[str] = "φ_k = φ_{k−1} − α_k∘∇L_S(φ_{k−1}); ∂ Σ_k v_k(epoch) L_Q(φ_k)/∂θ"
     published: ClassVar[tuple[Published, ...]] = (
         Published(
             "mini-ImageNet 5-way 1-shot, 48 filters, 5 checkpoints together",
@@ -69,15 +70,16 @@ class MAMLPlusPlus(GradientLearner):
         ),
     )
     traps: ClassVar[str] = (
-        "The published figures average the logits of the 5 best checkpoints: users of its code report 46 % "
-        "for single checkpoints of its MAML where the ensemble has 48, and 40 % for MAML++. Of its "
-        "mini-ImageNet configurations we copy none of this: the cosine ends where it begins, at 0.001, so "
-        "that nothing anneals; init_inner_loop_learning_rate, 0.01, is never read, and the rates start at "
-        "the parser's 0.1; the derivative order is the second throughout, where the paper has the first to "
-        "epoch 50; statistics are stored for each step and never used, so that all is transductive. Its "
-        "network has 48 filters, LeakyReLU 0.01 and Xavier's initialisation. Its rates have one entry more "
-        "than there are steps, which nothing reads; ours have as many. A test can't take more steps than "
-        "were trained. With batch_norm = 'global' one average serves every step."
+        "The published figures average the logits of the 5 best checkpoints: users of its code "
+        "report 46 % for single checkpoints of its MAML where the ensemble has 48, and 40 % for "
+        "MAML++. Of its mini-ImageNet configurations we copy none of this: the cosine ends where "
+        "it begins, at 0.001, so that nothing anneals; init_inner_loop_learning_rate, 0.01, is "
+        "never read, and the rates start at the parser's 0.1; the derivative order is the second "
+        "throughout, where the paper has the first to epoch 50; statistics are stored for each "
+        "step and never used, so that all is transductive. Its network has 48 filters, LeakyReLU "
+        "0.01 and Xavier's initialisation. Its rates have one entry more than there are steps, "
+        "which nothing reads; ours have as many. A test can't take more steps than were trained. "
+        "With batch_norm = 'global' one average serves every step."
     )
 
     def __post_init__(self) -> None:
@@ -105,12 +107,13 @@ class MAMLPlusPlus(GradientLearner):
         bound = self.step_batch_norm or self.learned_rates != "fixed"
         if bound and steps is not None and steps > trained:
             raise ValueError(
-                f"MAMLPlusPlus has rates or BatchNorm scales for each of the {trained} inner steps that "
-                "it was trained with, and a test can't take more: set TEST_INNER_STEPS = %INNER_STEPS "
-                f"(Evaluation.inner_steps, TrainerConfig.val_inner_steps). Received: {steps} steps."
+                f"MAMLPlusPlus has rates or BatchNorm scales for each of the {trained} inner steps "
+                "that it was trained with, and a test can't take more: set "
+                "TEST_INNER_STEPS = %INNER_STEPS (Evaluation.inner_steps, "
+                f"TrainerConfig.val_inner_steps). Received: {steps} steps."
             )
 
-    # Its own parameters: 'inner_lr/<variable or layer>' [S], '<norm>/gamma_by_step' [S, C] and so on.
+    # Its own parameters: 'inner_lr/<variable or layer>' [S], '<norm>/gamma_by_step' [S, C] …
 
     def own(self, model: FunctionalModel) -> Sequence[OwnParameter]:
         """The rates, and BatchNorm's scales and offsets, of each step."""
@@ -127,9 +130,9 @@ class MAMLPlusPlus(GradientLearner):
         for i, name in self._rate_names(model).items():
             if initial.setdefault(name, rates[i]) != rates[i]:
                 raise ValueError(
-                    "MAMLPlusPlus.learned_rates = 'layer' needs one initial rate for all variables of a "
-                    f"layer. Received: {initial[name]} and {rates[i]} for {model.layer_names[i]!r} "
-                    "(InnerLoop.inner_lr)."
+                    "MAMLPlusPlus.learned_rates = 'layer' needs one initial rate for all "
+                    f"variables of a layer. Received: {initial[name]} and {rates[i]} for "
+                    f"{model.layer_names[i]!r} (InnerLoop.inner_lr)."
                 )
         dtype, steps = model.variables[0].dtype, self.inner_loop.steps
         return [
@@ -142,8 +145,8 @@ class MAMLPlusPlus(GradientLearner):
 
         Not of one that batch statistics cancel: its rate would have no gradient.
         """
-        names = {"fixed": [], "layer": model.layer_names, "variable": model.names}[self.learned_rates]
-        moves = self.rates(model)
+        by_name = {"fixed": [], "layer": model.layer_names, "variable": model.names}
+        names, moves = by_name[self.learned_rates], self.rates(model)
         return {
             i: f"inner_lr/{name}"
             for i, name in enumerate(names)

@@ -1,9 +1,10 @@
-"""Recon's reading for meta-learning (after Shi et al. 2023): the inner loop moves only chosen layers.
+"""Recon (Shi et al. 2023) read for meta-learning: the inner loop moves only chosen layers.
 
-Recon counts in joint training how often two tasks' gradients of a layer have a cosine below −0.1 or so, and
-gives each task its own copy of the layers that lead. Few-shot tasks have no names, so a layer that is a
-task's own is one that the inner loop moves; all others are shared, and the outer loop trains them all. That
-reading is ours. `tools/rank_layers.py` ranks the layers of a finished run; the control draws as many at random.
+Recon counts in joint training how often two tasks' gradients of a layer have a cosine below −0.1 or
+so, and gives each task its own copy of the layers that lead. Few-shot tasks have no names, so a
+layer that is a task's own is one that the inner loop moves; all others are shared, and the outer
+loop trains them all. That reading is ours. `tools/rank_layers.py` ranks the layers of a finished
+run; the control draws as many at random.
 """
 
 from __future__ import annotations
@@ -41,27 +42,29 @@ class Recon(GradientLearner):
         "Shi, Ren, Zhang, Pan: Recon: Reducing Conflicting Gradients from the Root for Multi-Task "
         "Learning, ICLR 2023"
     )
-    equation: ClassVar[str] = "θ_{s+1} = θ_s − α∇_u L_S(θ_s), u the K layers with the most conflicts"
+    equation: ClassVar[str] = "θ_{s+1} = θ_s − α∇_u L_S(θ_s), u the K layers with most conflicts"
     traps: ClassVar[str] = (
-        "A reading of a method for a fixed set of tasks, with no published figure. Recon takes a layer's "
-        "weight and bias as one vector; rank with Mean.unit = 'layer' to do the same. It ranks over the "
-        "first quarter of training, with cosines below −0.1 (0 counts harmless conflicts), and its random, "
-        "first or last layers do worse than the ranked: compare with control = 'random'."
+        "A reading of a method for a fixed set of tasks, with no published figure. Recon takes a "
+        "layer's weight and bias as one vector; rank with Mean.unit = 'layer' to do the same. It "
+        "ranks over the first quarter of training, with cosines below −0.1 (0 counts harmless "
+        "conflicts), and its random, first or last layers do worse than the ranked: compare with "
+        "control = 'random'."
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require("control", self.control in CONTROLS, f"must be one of {', '.join(CONTROLS)}")
-        listed = isinstance(self.layers, (tuple, list)) and all(isinstance(x, str) for x in self.layers)
-        self.require("layers", listed, "must be a tuple of layers' names, such as ('conv4', 'head')")
+        listed = isinstance(self.layers, (tuple, list))
+        listed = listed and all(isinstance(name, str) for name in self.layers)
+        self.require("layers", listed, "must be a tuple of names, such as ('conv4', 'head')")
         self.require("layers", len(set(self.layers)) == len(self.layers), "names a layer twice")
         count = self.n_layers
         self.require("n_layers", count is None or count >= 1, "must be at least 1, or None for all")
         if self.control == "random":
-            self.require("n_layers", count is not None, "must be set where layers are drawn at random")
+            self.require("n_layers", count is not None, "must be set where layers are drawn")
             self.require("layers", not self.layers, "goes with Recon.control = 'ranked' alone")
         else:
-            self.require("layers", self.layers, "must be listed: tools/rank_layers.py ranks a run's")
+            self.require("layers", self.layers, "must be listed: see tools/rank_layers.py")
             few = count is None or count <= len(self.layers)
             self.require("n_layers", few, f"must be at most the {len(self.layers)} layers listed")
 
@@ -103,6 +106,7 @@ def _why_not(name: str, model: FunctionalModel, movable: list[str]) -> str:
         known = ", ".join(dict.fromkeys(model.layer_names))
         return f"the network has no layer {name!r}. Its layers are {known}."
     return (
-        f"the inner loop doesn't move {name!r}: its rate is 0 (InnerLoop.inner_lr), or it is a BatchNorm "
-        f"and InnerLoop.adapt_batch_norm = False. Layers that move: {', '.join(movable)}."
+        f"the inner loop doesn't move {name!r}: its rate is 0 (InnerLoop.inner_lr), or it is a "
+        "BatchNorm and InnerLoop.adapt_batch_norm = False. "
+        f"Layers that move: {', '.join(movable)}."
     )

@@ -1,12 +1,14 @@
-"""Reptile (Nichol, Achiam, Schulman 2018): the initialisation moves towards what every task adapts to.
+"""Reptile (Nichol et al. 2018): the initialisation moves towards what every task adapts to.
 
-No derivative goes through the inner loop: with φ the parameters after S steps of rate α from θ, the outer
-gradient of a task is θ − φ, or on the scale of a gradient (θ − φ)/(α S): the mean of the steps' gradients.
+No derivative goes through the inner loop: with φ the parameters after S steps of rate α from θ, the
+outer gradient of a task is θ − φ, or on the scale of a gradient (θ − φ)/(α S): the mean of the
+steps' gradients.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import ClassVar
 
 import tensorflow as tf
@@ -29,18 +31,19 @@ _SECONDARY = "secondary tables; other people's runs are within 2 points"
 class Reptile(GradientLearner):
     """The learner. In training support and query set together are what a task learns from.
 
-    What doesn't move in the inner loop isn't trained, BatchNorm's scales and offsets among it unless
-    InnerLoop.adapt_batch_norm; InnerLoop.second_order and .memory play no part.
+    What doesn't move in the inner loop isn't trained, BatchNorm's scales and offsets among it
+    unless InnerLoop.adapt_batch_norm; InnerLoop.second_order and .memory play no part.
 
     Attributes:
       optimizer: of the inner loop: 'sgd', or 'adam' without its first moment (β1 = 0).
       beta_2: Adam's decay of the second moments, in [0, 1).
       epsilon: Adam's, > 0.
-      batch_size: images of an inner step in training, from shuffled passes over the task's images of which
-        one may begin within a batch; None: all of them, in every step.
+      batch_size: images of an inner step in training, from shuffled passes over the task's images
+        of which one may begin within a batch; None: all of them, in every step.
       test_batch_size: the same of the support set, outside training.
-      scale: of the outer gradient: 'gradient', (θ − φ)/(rate · steps), on which aggregators that weigh
-        lengths work as they do with other learners; or 'displacement', θ − φ. The rate is each variable's.
+      scale: of the outer gradient: 'gradient', (θ − φ)/(rate · steps), on which aggregators that
+        weigh lengths work as they do with other learners; or 'displacement', θ − φ. The rate is
+        each variable's.
     """
 
     optimizer: str = "adam"
@@ -61,16 +64,16 @@ class Reptile(GradientLearner):
         Published("mini-ImageNet 5-way 5-shot, Convnet4, transductive", "65.99 ± 0.58", _SECONDARY),
     )
     traps: ClassVar[str] = (
-        "It learns from 15 images a class in training whatever the test's shots; here from the support "
-        "and the query set, so that the training's loss and accuracy are of images already seen. The "
-        "original's Adam keeps its second moments from task to task (and restores them after an "
-        "evaluation); here every task starts with none, so that its first step is the rate times the "
-        "gradient's sign. The original pools with 'same' padding, which leaves 6×6 and not 5×5 pixels of "
-        "an image of 84×84. Its non-transductive figures classify each query alone in one batch with the "
-        "whole support set, its transductive ones one query a class together; 'inductive' and "
-        "'transductive' here come near them, no more. Its θ ← θ + ε·mean(φ − θ) is SGD of rate ε on "
-        "displacements, of rate ε·α·S on the scale of gradients. learn2learn's reaches 60.0 and not 65.5 % "
-        "at 5-shot."
+        "It learns from 15 images a class in training whatever the test's shots; here from the "
+        "support and the query set, so that the training's loss and accuracy are of images already "
+        "seen. The original's Adam keeps its second moments from task to task (and restores them "
+        "after an evaluation); here every task starts with none, so that its first step is the "
+        "rate times the gradient's sign. The original pools with 'same' padding, which leaves 6×6 "
+        "and not 5×5 pixels of an image of 84×84. Its non-transductive figures classify each query "
+        "alone in one batch with the whole support set, its transductive ones one query a class "
+        "together; 'inductive' and 'transductive' here come near them, no more. Its θ ← θ + "
+        "ε·mean(φ − θ) is SGD of rate ε on displacements, of rate ε·α·S on the scale of gradients. "
+        "learn2learn's reaches 60.0 and not 65.5 % at 5-shot."
     )
 
     def __post_init__(self) -> None:
@@ -83,15 +86,16 @@ class Reptile(GradientLearner):
         self.require("epsilon", self.epsilon > 0, "must be > 0")
         for name in ("batch_size", "test_batch_size"):
             size = getattr(self, name)
-            self.require(name, size is None or size >= 1, "must be at least 1, or None for all images")
+            fits = size is None or size >= 1
+            self.require(name, fits, "must be at least 1, or None for all images")
         if self.inner_loop.steps < 1:
             raise ValueError(
-                "Reptile learns from what the inner loop moves: InnerLoop.steps must be at least 1. "
-                f"Received: InnerLoop.steps = {self.inner_loop.steps}."
+                "Reptile learns from what the inner loop moves: InnerLoop.steps must be at least "
+                f"1. Received: InnerLoop.steps = {self.inner_loop.steps}."
             )
 
     def trained(self, model: FunctionalModel) -> list[bool]:
-        """Those that the inner loop moves; without the head's where it starts every task at zero."""
+        """Those that the inner loop moves, without a head that starts every task at zero."""
         moves = [rate > 0 for rate in self.rates(model)]
         return [a and b for a, b in zip(moves, super().trained(model))]
 
@@ -115,17 +119,21 @@ class Reptile(GradientLearner):
         rates = self.rates(context.model)
         moving = [i for i, rate in enumerate(rates) if rate]
         start = self.start(context, meta, support, labels)
-        adam = self.optimizer == "adam"
-        size, steps = self._size(context), self.inner_steps(context.steps)
-        batches = [] if size is None else minibatches(tf.size(labels), size, steps, context.task_key)
+        update, slots = self.update(context, meta, moving), []
+        if self.optimizer == "adam":
+            update, slots = self._adam([rates[i] for i in moving]), _adam_slots(start, moving)
+        size = self.batch_size if context.training else self.test_batch_size
+        steps, batches = self.inner_steps(context.steps), []
+        if size is not None:
+            batches = minibatches(tf.size(labels), size, steps, context.task_key)
         return adapt(
             self.support_loss(context, meta, support, labels),
             start,
             settings=self.inner_loop,
             moving=moving,
-            update=self._adam([rates[i] for i in moving]) if adam else self.update(context, meta, moving),
+            update=update,
             inputs=lambda step: batches[step : step + 1],
-            slots=_adam_slots([start[i] for i in moving]) if adam else (),
+            slots=slots,
             steps=steps,
             differentiable=False,
         )
@@ -150,9 +158,6 @@ class Reptile(GradientLearner):
         loss = cross_entropy(logits, episode.query_labels)
         return Meta(gradients, {}, []), TaskResult(loss, loss, logits, state)
 
-    def _size(self, context: Context) -> int | None:
-        return self.batch_size if context.training else self.test_batch_size
-
     def _adam(self, rates: list[float]) -> Update:
         """Adam without its first moment: α g/(√(v/(1 − β₂ᵗ)) + ε), v ← β₂v + (1 − β₂)g²."""
         beta = self.beta_2
@@ -169,15 +174,15 @@ class Reptile(GradientLearner):
         return update
 
 
-def _adam_slots(moving: Tensors) -> Tensors:
+def _adam_slots(params: Tensors, moving: Sequence[int]) -> Tensors:
     """The second moments before the first step, and the power β₂⁰."""
-    return [*(tf.zeros_like(p) for p in moving), tf.ones([], moving[0].dtype)]
+    return [*(tf.zeros_like(params[i]) for i in moving), tf.ones([], params[0].dtype)]
 
 
 def minibatches(
     count: int | tf.Tensor, size: int, steps: int, key: tf.Tensor
 ) -> list[tf.Tensor]:
-    """Indices of the minibatches of some steps: shuffled passes over all examples, one after the other.
+    """Indices of the minibatches of some steps, in shuffled passes over all examples.
 
     Args:
       count: of the examples.

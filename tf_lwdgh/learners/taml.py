@@ -1,6 +1,6 @@
 """TAML (Jamal & Qi 2019): MAML whose initialisation favours no task.
 
-Two variants. By entropy, with H the mean entropy of the predicted probabilities, a task's objective is
+By entropy, with H the mean entropy of the predicted probabilities, a task's objective is
   L_Q(φ) + λ[−H(f_θ) + H(f_φ)]:
 undecided before adaptation, decided after. By inequality, over the M tasks of a meta-batch,
   (1/M) Σ L_Q(φ_i) + λ I(ℓ_1, …, ℓ_M),  ℓ_i task i's loss at θ, before adaptation;
@@ -37,7 +37,8 @@ class TAML(GradientLearner):
       weight: λ >= 0; 0 is MAML.
       before_on: which images the terms of θ are of, H(f_θ) or ℓ: 'support' or 'query'.
       after_on: which images H(f_φ) is of.
-      measure: of inequality: 'theil', 'generalised_entropy', 'atkinson', 'gini' or 'variance_of_logs'.
+      measure: of inequality: 'theil', 'generalised_entropy', 'atkinson', 'gini' or
+        'variance_of_logs'.
       exponent: a of the generalised entropy.
       aversion: ε >= 0 of Atkinson's.
     """
@@ -50,7 +51,9 @@ class TAML(GradientLearner):
     exponent: float = 2.0
     aversion: float = 0.5
 
-    reference: ClassVar[str] = "Jamal, Qi: Task Agnostic Meta-Learning for Few-Shot Learning, CVPR 2019"
+    reference: ClassVar[str] = (
+        "Jamal, Qi: Task Agnostic Meta-Learning for Few-Shot Learning, CVPR 2019"
+    )
     equation: ClassVar[str] = "L_Q(φ) + λ[−H(f_θ) + H(f_φ)], or mean L_Q(φ_i) + λ I(ℓ_1 … ℓ_M)"
     published: ClassVar[tuple[Published, ...]] = (
         Published(
@@ -70,18 +73,21 @@ class TAML(GradientLearner):
         ),
     )
     traps: ClassVar[str] = (
-        "The formulas are from a digest of the paper. Whether the terms of θ and of φ are of the support "
-        "or the query set could not be found out: our choice is θ's on the support set and φ's on the "
-        "queries (before_on, after_on). λ is tuned, 0.01 to 1, and 0.05 is from other people's code, "
-        "which feeds the inequality the losses after adaptation. The inner loop's settings are taken to be "
-        "MAML's. With one task a meta-batch there is no inequality."
+        "The formulas are from a digest of the paper. Whether the terms of θ and of φ are of the "
+        "support or the query set could not be found out: our choice is θ's on the support set and "
+        "φ's on the queries (before_on, after_on). λ is tuned, 0.01 to 1, and 0.05 is from other "
+        "people's code, which feeds the inequality the losses after adaptation. The inner loop's "
+        "settings are taken to be MAML's. With one task a meta-batch there is no inequality."
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         choices = {
-            "variant": VARIANTS, "before_on": SETS, "after_on": SETS, "measure": inequality.MEASURES,
-        }  # fmt: skip
+            "variant": VARIANTS,
+            "before_on": SETS,
+            "after_on": SETS,
+            "measure": inequality.MEASURES,
+        }
         for name, known in choices.items():
             self.require(name, getattr(self, name) in known, f"must be one of {', '.join(known)}")
         for name in ("weight", "aversion"):

@@ -18,9 +18,9 @@ def loss_where(
 ) -> tf.Tensor:
     """loss(at) where it is wanted, else 0; differentiable once, in `at`.
 
-    The gradient is computed beside the value, in the same branch of the graph. A gradient through the
-    branch would hand all its intermediate results out, which takes their memory and can't run as one
-    batch of tasks.
+    The gradient is computed beside the value, in the same branch of the graph. A gradient through
+    the branch would hand all its intermediate results out, which takes their memory and can't run
+    as one batch of tasks.
 
     Args:
       wanted: scalar bool, the same for all tasks.

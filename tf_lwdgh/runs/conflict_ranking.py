@@ -1,9 +1,10 @@
-"""Ranks the layers of a finished run by how often its tasks conflicted in them (Recon, Shi et al. 2023).
+"""Ranks the layers of a run by how often its tasks conflicted in them (Recon, Shi et al. 2023).
 
-Recon counts, over the first quarter of training and for each layer, the pairs of tasks whose gradients have a
-cosine below a threshold (ConflictReport.threshold). The rates of such pairs stand in the run's metrics. A run
-whose aggregator has unit = 'layer' gives the counts of whole layers, as Recon's; of one with unit = 'variable'
-a layer gets the mean over its variables, so that none leads for having many.
+Recon counts, over the first quarter of training and for each layer, the pairs of tasks whose
+gradients have a cosine below a threshold (ConflictReport.threshold). The rates of such pairs stand
+in the run's metrics. A run whose aggregator has unit = 'layer' gives the counts of whole layers, as
+Recon's; of one with unit = 'variable' a layer gets the mean over its variables, so that none leads
+for having many.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def of_run(run_dir: str | os.PathLike[str], *, share: float = 0.25) -> Ranking:
 def layer_rates(
     lines: Sequence[Mapping[str, float]], layer_of: Mapping[str, str], steps: int
 ) -> tuple[dict[str, float], int]:
-    """The share of pairs in conflict of each layer over the first steps, and how many steps those were.
+    """Each layer's share of pairs in conflict over the first steps, and how many steps count.
 
     Args:
       lines: of metrics.jsonl; each holds the means over the steps since the line before.
@@ -99,7 +100,8 @@ def layer_rates(
 
 def bindings(layers: Sequence[str]) -> list[str]:
     """The gin bindings that let the inner loop move these layers alone."""
-    return ["Recon.control = 'ranked'", f"Recon.layers = {tuple(layers)!r}", "Recon.n_layers = None"]
+    chosen = f"Recon.layers = {tuple(layers)!r}"
+    return ["Recon.control = 'ranked'", chosen, "Recon.n_layers = None"]
 
 
 def random_bindings(count: int, seed: int) -> list[str]:
