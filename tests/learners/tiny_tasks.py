@@ -22,12 +22,15 @@ from tf_lwdgh.types import Clock, Episode, Meta
 N_WAY, N_TASKS, SIZE, CHANNELS = 3, 2, 8, 2
 
 
-def convnet(*, fused: bool = True, n_way: int = N_WAY, dtype: str = "float64", seed: int = 7):
-    """A Convnet4 of two blocks with 3 filters on 8×8 images: a Keras model."""
+def convnet(
+    *, fused: bool = True, n_way: int = N_WAY, blocks: int = 2, dtype: str = "float64", seed: int = 7
+):
+    """A Convnet4 of two blocks with 3 filters on 8×8 images, if not told otherwise: a Keras model."""
     keras.utils.set_random_seed(seed)
     return convnet4(
-        image_size=SIZE, channels=CHANNELS, n_way=n_way, filters=3, blocks=2, fused=fused, dtype=dtype
-    )
+        image_size=SIZE, channels=CHANNELS, n_way=n_way, filters=3, blocks=blocks, fused=fused,
+        dtype=dtype,
+    )  # fmt: skip
 
 
 def episodes(

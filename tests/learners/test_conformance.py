@@ -1,0 +1,387 @@
+"""What every learner of the registry promises, checked on a case a learner; a new one needs a case here.
+
+Most runs eagerly, since tracing takes more time than such small tasks do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.learners import tiny_tasks
+from tf_lwdgh import aggregators, config, learners
+from tf_lwdgh.learners.base import BATCH_NORM
+from tf_lwdgh.learners.inner_loop import InnerLoop
+from tf_lwdgh.outer.task_execution import TaskExecution
+from tf_lwdgh.types import Meta, Published
+
+FRAGMENTS = pathlib.Path(__file__).parents[2] / "gin" / "learners"
+BATCH = tiny_tasks.episodes()
+
+
+def check_slope(params, meta) -> None:
+    """The outer gradient is that of the objective, with what couples the tasks held fast."""
+    objective = functools.partial(coupled_objectives, params, couplings(params, meta))
+    tiny_tasks.assert_gradient_is_the_slope(params, BATCH, meta, objective=objective, directions=1)
+
+
+def check_slope_with_steps_held(params, meta) -> None:
+    """That of L_Q(θ + δ), where δ, the way that the inner loop goes, is held fast."""
+    path = functools.partial(paths, params)
+    held = [[b - a for a, b in zip(p[0], p[-1])] for p in path(meta)]
+
+    def objective(at: Meta) -> np.ndarray:
+        ends = [[a + d for a, d in zip(p[0], way)] for p, way in zip(path(at), held)]
+        return np.array([query_loss(params, at, end, k) for k, end in enumerate(ends)])
+
+    tiny_tasks.assert_gradient_is_the_slope(params, BATCH, meta, objective=objective, directions=1)
+
+
+def check_way_walked(params, meta) -> None:
+    """(θ − φ)/(αS) of S steps on all images of a task."""
+    loop, model = params.learner.inner_loop, params.model
+    found = tiny_tasks.outcome(params, BATCH, meta).gradients
+    for k in range(tiny_tasks.N_TASKS):
+        one, at = tiny_tasks.task(BATCH, k), list(meta.network)
+        images = tf.concat([one.support_images, one.query_images], 0)
+        labels = tf.concat([one.support_labels, one.query_labels], 0)
+        for _ in range(loop.steps):
+            with tf.GradientTape() as tape:
+                tape.watch(at)
+                logits, _ = model.apply(at, meta.state, images, training=True)
+                loss = crossentropy(logits, labels)
+            at = [p - loop.inner_lr * g for p, g in zip(at, tape.gradient(loss, at))]
+        trained = [i for i, yes in enumerate(params.learner.trained(model)) if yes]
+        for g, i in zip(found, trained, strict=True):
+            expected = (meta.network[i] - at[i]) / (loop.inner_lr * loop.steps)
+            np.testing.assert_allclose(g[k], expected, rtol=1e-8, atol=1e-10)
+
+
+def check_implicit(params, meta) -> None:
+    """(I + H/λ) g = ∇L_Q(φ) in what moves, with H g by differences of ∇L_S."""
+    model, rates = params.model, params.learner.rates(params.model)
+    moving = [i for i, rate in enumerate(rates) if rate]
+    found, h = tiny_tasks.outcome(params, BATCH, meta).gradients, 1e-6
+
+    def slopes(at, images, labels) -> np.ndarray:
+        with tf.GradientTape() as tape:
+            tape.watch(at)
+            loss = crossentropy(model.apply(at, meta.state, images, training=True)[0], labels)
+        gradients = tape.gradient(loss, at)
+        return np.concatenate([gradients[i].numpy().ravel() for i in moving])
+
+    for k, path in enumerate(paths(params, meta)):
+        one, solved = tiny_tasks.task(BATCH, k), {i: found[i][k] for i in moving}
+        up, down = (
+            slopes([v + s * solved.get(i, 0) for i, v in enumerate(path[-1])], *one[:2])
+            for s in (h, -h)
+        )
+        curved = (up - down) / (2 * h) / params.learner.proximity
+        right = slopes(list(path[-1]), *one[2:])
+        left = curved + np.concatenate([x.ravel() for x in solved.values()])
+        norm = np.linalg.norm(right)
+        assert np.linalg.norm(curved) > 0.1 * norm and np.linalg.norm(left - right) < 1e-4 * norm
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """How a learner is tried.
+
+    Attributes:
+      learner: its name.
+      settings: beside the inner loop's.
+      loop: the inner loop's; None: it has none.
+      check: compares its outer gradients with something independent.
+      blocks: of the network, where one is not enough.
+      vectorized: whether it is tried with all tasks as one batch; not where it has no operation that
+        another has not.
+    """
+
+    learner: str
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    loop: Mapping[str, Any] | None = dataclasses.field(default_factory=dict)
+    check: Callable = check_slope
+    blocks: int = 1
+    vectorized: bool = True
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """Settings of `tiny_tasks.convnet`: the least to trace."""
+        return {"fused": False, "blocks": self.blocks}
+
+    def make(self, steps: int = 2, **settings) -> learners.Learner:
+        settings = {**self.settings, **settings}
+        if self.loop is not None:
+            settings["inner_loop"] = InnerLoop(**{"steps": steps, "inner_lr": 0.1, **self.loop})
+        return learners.ALL[self.learner](**settings)
+
+
+CASES = {  # of several cases of a learner, the first is the one for what takes longer
+    "MAML": Case("MAML"),
+    "MAML_zero_head": Case("MAML", {"head": "zero"}),
+    "FOMAML": Case("FOMAML", check=check_slope_with_steps_held, vectorized=False),
+    "ANIL": Case("ANIL"),
+    "BOIL": Case("BOIL", loop={"inner_lr": 0.3, "adapt_batch_norm": True}, vectorized=False),
+    "MetaSGD": Case("MetaSGD", vectorized=False),
+    "MetaCurvature": Case("MetaCurvature"),
+    "ProtoMAML": Case("ProtoMAML", loop={"inner_lr": 0.02}, blocks=2),  # else its first loss is 0
+    "UnicornMAML": Case("UnicornMAML", {"query_temperature": 0.5}, vectorized=False),
+    "Reptile": Case(
+        "Reptile",
+        {"optimizer": "sgd", "batch_size": None, "test_batch_size": None},
+        {"adapt_batch_norm": True},
+        check_way_walked,
+    ),
+    "TAML": Case("TAML", {"variant": "inequality", "weight": 0.2}),
+    "TAML_entropy": Case("TAML", {"variant": "entropy", "weight": 0.2}),
+    "MAMLPlusPlus": Case("MAMLPlusPlus"),
+    "IMAML": Case(
+        "IMAML", {"proximity": 100.0, "cg_steps": 4}, {"inner_lr": 0.01}, check_implicit
+    ),
+    "Recon": Case("Recon", {"layers": ("conv1",)}, vectorized=False),
+}
+FIRST = {name: case for name, case in CASES.items() if name == case.learner}
+
+every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+every_learner = pytest.mark.parametrize("case", FIRST.values(), ids=FIRST)
+
+
+@pytest.fixture
+def eagerly():
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+def crossentropy(logits, labels) -> tf.Tensor:
+    """Mean cross-entropy from its definition."""
+    rows = tf.range(tf.shape(labels)[0])
+    chosen = tf.gather_nd(logits, tf.stack([rows, labels], 1))
+    return tf.reduce_mean(tf.reduce_logsumexp(logits, 1) - chosen)
+
+
+def couplings(params, meta) -> list[tf.Tensor | None]:
+    """What each task is told of all."""
+    learner, told = params.learner, tiny_tasks.context(params)
+    if not learner.couples:
+        return [None] * tiny_tasks.N_TASKS
+    tasks = [tiny_tasks.task(BATCH, k) for k in range(tiny_tasks.N_TASKS)]
+    scalars = tf.stack([learner.scalar(told, meta, one) for one in tasks])
+    return list(learner.couple(scalars, told))
+
+
+def coupled_objectives(params, coupled, meta) -> np.ndarray:
+    """Each task's objective."""
+    return np.array(
+        [
+            params.learner.objective(
+                tiny_tasks.context(params, coupling=c), meta, tiny_tasks.task(BATCH, k)
+            ).objective
+            for k, c in enumerate(coupled)
+        ]
+    )
+
+
+def paths(params, meta) -> list:
+    """The parameters before and after each inner step of each task."""
+    told = tiny_tasks.context(params)
+    tasks = [tiny_tasks.task(BATCH, k) for k in range(tiny_tasks.N_TASKS)]
+    return [
+        params.learner.trajectory(told, meta, params.model.prepare(t.support_images), t.support_labels)
+        for t in tasks
+    ]
+
+
+def query_loss(params, meta, at, k) -> float:
+    """Of given parameters, with the queries' own statistics."""
+    one = tiny_tasks.task(BATCH, k)
+    logits, _ = params.model.apply(at, meta.state, one.query_images, training=True)
+    return float(crossentropy(logits, one.query_labels))
+
+
+@functools.cache
+def _parameters(name: str, batch_norm: str):
+    return tiny_tasks.parameters(CASES[name].make(batch_norm=batch_norm), **CASES[name].network)
+
+
+def parameters(case: Case, batch_norm: str = "transductive"):
+    """The case's learner on a network of its own, which no test may change."""
+    name = next(n for n, c in CASES.items() if c is case)
+    return _parameters(name, batch_norm)
+
+
+def answers(params, meta, one, *, queries=None, adapted=None, **settings) -> np.ndarray:
+    """Logits of a task's queries after training."""
+    told = tiny_tasks.context(params, training=False, **settings)
+    if adapted is None:
+        adapted = params.learner.adapt(told, meta, one.support_images, one.support_labels)
+    queries = one.query_images if queries is None else queries
+    return params.learner.predict(told, adapted, queries)[0].numpy()
+
+
+# What a learner says of itself.
+
+
+def test_every_learner_has_a_case():
+    assert {case.learner for case in CASES.values()} == set(FIRST) == set(learners.ALL)
+
+
+@pytest.mark.parametrize("name", learners.ALL)
+def test_it_tells_where_it_comes_from(name):
+    learner = learners.ALL[name]
+    for fact in (learner.reference, learner.equation, learner.traps, learner.__doc__):
+        assert isinstance(fact, str) and fact.strip()
+    assert all(isinstance(p, Published) and all(p) for p in learner.published)
+    fragments = [f.read_text(encoding="utf-8") for f in FRAGMENTS.glob("*.gin")]
+    assert any(f"Experiment.learner = @{name}()" in text for text in fragments)
+
+
+@every_case
+def test_gin_sets_it_and_a_wrong_setting_names_its_binding(case):
+    name = case.learner
+    config.parse([], [f"{name}.batch_norm = 'inductive'"])
+    assert case.make().batch_norm == "inductive"
+    with pytest.raises(ValueError, match=f"{name}.batch_norm must be one of .*'moving'"):
+        case.make(batch_norm="moving")
+
+
+# What it does with a task.
+
+
+@every_case
+def test_predictions_depend_on_other_queries_exactly_where_it_says_so(case, eagerly):
+    for batch_norm in BATCH_NORM:
+        params = parameters(case, batch_norm)
+        meta, one = tiny_tasks.perturbed(params), tiny_tasks.task(BATCH)
+        others = tf.concat([one.query_images[:1], 3 * one.query_images[1:] + 1], 0)
+        before = answers(params, meta, one)
+        after = answers(params, meta, one, queries=others)
+        assert not np.allclose(before[1:], after[1:])
+        moved = not np.allclose(before[0], after[0], rtol=1e-9, atol=1e-12)
+        assert moved == params.learner.depends_on_queries, batch_norm
+
+
+@every_case
+def test_inner_steps_are_those_it_makes(case, eagerly):
+    params = parameters(case)
+    learner, meta, one = params.learner, tiny_tasks.perturbed(params), tiny_tasks.task(BATCH)
+    trained, one_step, two_steps = (answers(params, meta, one, steps=s) for s in (None, 1, 2))
+    if learner.inner_steps() is None:
+        assert learner.inner_steps(1) is None
+        np.testing.assert_array_equal(one_step, two_steps)
+    else:
+        assert (learner.inner_steps(), learner.inner_steps(1)) == (2, 1)
+        np.testing.assert_array_equal(trained, two_steps)
+        assert np.abs(one_step - two_steps).max() > 1e-7
+
+
+@every_case
+@pytest.mark.parametrize("shots", [1, 4])
+def test_it_takes_any_shots(case, shots, eagerly):
+    params = parameters(case, "inductive")
+    one = tiny_tasks.task(tiny_tasks.episodes(k_shot=shots))
+    logits = answers(params, params.values(), one, queries=one.query_images[:1])
+    assert logits.shape == (1, tiny_tasks.N_WAY) and np.isfinite(logits).all()
+
+
+@every_case
+def test_it_takes_the_ways_it_says(case, eagerly):
+    params = parameters(case)
+    for ways in (2, 5) if params.learner.any_way else (2,):
+        one = tiny_tasks.task(tiny_tasks.episodes(n_way=ways))
+        for told in (ways, tf.constant(ways)):
+            logits = answers(params, params.values(), one, n_way=told)
+            assert logits.shape == (2 * ways, ways) and np.isfinite(logits).all()
+
+
+@every_case
+def test_what_it_has_adapted_can_be_kept(case, eagerly):
+    for batch_norm in BATCH_NORM:
+        params = parameters(case, batch_norm)
+        meta, one = tiny_tasks.perturbed(params), tiny_tasks.task(BATCH)
+        told = tiny_tasks.context(params, training=False)
+        adapted = params.learner.adapt(told, meta, one.support_images, one.support_labels)
+        kept = [np.array(x) for x in tf.nest.flatten(adapted)]
+        again = tf.nest.pack_sequence_as(adapted, [tf.constant(x) for x in kept])
+        found = answers(params, meta, one, adapted=again)
+        np.testing.assert_array_equal(found, answers(params, meta, one))
+
+
+# Its outer gradient.
+
+
+@every_case
+def test_outer_gradients_are_what_they_should_be(case, eagerly):
+    params = parameters(case)
+    case.check(params, tiny_tasks.perturbed(params))
+
+
+@every_case
+def test_what_it_trains_and_nothing_else_has_a_gradient(case, eagerly):
+    params = parameters(case)
+    meta, one = tiny_tasks.perturbed(params), tiny_tasks.task(BATCH)
+    told = tiny_tasks.context(params, coupling=couplings(params, meta)[0])
+    gradient, result = params.learner.outer_gradient(told, meta, one)
+    wanted = params.learner.trained(params.model)
+    assert [g is not None for g in gradient.network] == wanted and gradient.state == []
+    assert sorted(gradient.own) == sorted(params.own) and list(params.own) == [
+        p.name for p in params.learner.own(params.model)
+    ]
+    flat = params.flatten(gradient)
+    assert [g.shape for g in flat] == [v.shape for v in params.variables_trained]
+    assert all(np.isfinite(g).all() for g in flat) and any(np.abs(g).max() > 1e-3 for g in flat)
+    expected = crossentropy(result.logits, one.query_labels)
+    np.testing.assert_allclose(result.loss, expected, rtol=1e-12)
+
+
+# Within the meta-step.
+
+
+@every_learner
+def test_one_trace_learns_the_tasks_of_a_meta_batch_by_heart(case):
+    made = aggregators.ALL["Mean"](unit="model")
+    step = tiny_tasks.meta_step(case.make(1), aggregator=made, rate=0.03, **case.network)
+    losses = tiny_tasks.losses_while_training(step, BATCH, 20)
+    assert step.traces == 1
+    assert losses[-1] < 0.5 * losses[0]
+    assert all(np.isfinite(v.numpy()).all() for v in step.parameters.variables_trained)
+
+
+@every_learner
+@pytest.mark.parametrize("aggregator", ["LWDGH", "UPGrad"])
+def test_it_composes_with_aggregators(case, aggregator, eagerly):
+    made = aggregators.ALL[aggregator]()
+    step = tiny_tasks.meta_step(case.make(batch_norm="global"), aggregator=made, **case.network)
+    before = [v.numpy() for v in step.parameters.variables_trained]
+    metrics = step(BATCH, tf.constant(0, tf.int64))
+    assert all(np.isfinite(value).all() for value in metrics.values())
+    moved = [
+        np.abs(v.numpy() - b).max() > 0
+        for v, b in zip(step.parameters.variables_trained, before)
+    ]
+    units = step.parameters.units("variable")
+    assert all(m for m, name in zip(moved, step.parameters.names) if name in units)
+    assert np.abs(step.parameters.model.state()[0]).max() > 0  # the averages
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in FIRST.values() if c.vectorized], ids=lambda case: case.learner
+)
+def test_all_tasks_as_one_batch_give_the_same_gradients(case):
+    params = tiny_tasks.parameters(case.make(1), **case.network)
+    meta = tiny_tasks.perturbed(params)
+    vectorized = TaskExecution(mode="vectorized")
+    together = tiny_tasks.outcome(params, BATCH, meta, execution=vectorized)
+    tf.config.run_functions_eagerly(True)
+    try:
+        apart = tiny_tasks.outcome(params, BATCH, meta)
+    finally:
+        tf.config.run_functions_eagerly(False)
+    tiny_tasks.assert_same_gradients(together, apart)
