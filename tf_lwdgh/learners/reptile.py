@@ -125,7 +125,8 @@ class Reptile(GradientLearner):
         size = self.batch_size if context.training else self.test_batch_size
         steps, batches = self.inner_steps(context.steps), []
         if size is not None:
-            batches = minibatches(tf.size(labels), size, steps, context.task_key)
+            count = labels.shape[0] or tf.size(labels)
+            batches = minibatches(count, size, steps, context.task_key)
         return adapt(
             self.support_loss(context, meta, support, labels),
             start,
@@ -194,6 +195,27 @@ def minibatches(
       `steps` tensors [size] int32.
     """
     passes = -(-steps * size // count)
-    noise = tf.random.stateless_uniform([passes, count], key, alg="philox")
+    noise = tf.reshape(_noise(passes * count, key), [passes, count])
     order = tf.reshape(tf.argsort(noise, axis=-1), [-1])
     return [tf.reshape(order[s * size : (s + 1) * size], [size]) for s in range(steps)]
+
+
+def _noise(count: int | tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+    """[count] float64, spread evenly, by SplitMix64 (Steele et al. 2014) from a key [2] int64.
+
+    Not by Philox: no task of tf.vectorized_map may have a key of its own there.
+    """
+    gamma = tf.constant(0x9E3779B97F4A7C15, tf.uint64)
+    key = tf.cast(key, tf.uint64)  # modulo 2⁶⁴
+    start = _mixed(_mixed(key[0] + gamma) ^ key[1])
+    counted = tf.cast(tf.range(1, count + 1), tf.uint64)
+    mixed = _mixed(start + gamma * counted)
+    return tf.cast(tf.bitwise.right_shift(mixed, tf.constant(11, tf.uint64)), tf.float64)
+
+
+def _mixed(x: tf.Tensor) -> tf.Tensor:
+    """SplitMix64's output function: every bit of a uint64 on all."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        x ^= tf.bitwise.right_shift(x, tf.constant(shift, tf.uint64))
+        x *= tf.constant(factor, tf.uint64)
+    return x
