@@ -20,14 +20,13 @@ from tf_lwdgh.networks.backbones import convnet4
 from tf_lwdgh.outer.meta_step import MetaStep, OuterLoop
 from tf_lwdgh.types import Episode
 
-LEARNER = MAML(inner_loop=InnerLoop(steps=2, inner_lr=0.1), batch_norm="global")
+LEARNER = MAML(inner_loop=InnerLoop(steps=1, inner_lr=0.1), batch_norm="global")
 CASES = {  # learner, aggregator, explore-exploit, sharpness of the outer loop
-    "mean": (LEARNER, Mean(), None, 0.0),
-    "lwdgh_model": (LEARNER, LWDGH(unit="model", temperature=0.5), None, 0.0),
-    "lwdgh_relative": (Centres(), LWDGH(scale="relative", unit="layer"), None, 0.0),
+    "mean": (Centres(batch_norm="global"), Mean(), None, 0.0),
+    "lwdgh_model": (Centres(), LWDGH(unit="model", temperature=0.5), None, 0.0),
     "lwdgh_ee": (LEARNER, LWDGH(), ExploreExploit(p_max=0.5), 0.0),
     "own": (Centres(harmonized=False), LWDGH(), None, 0.0),
-    "coupled": (CoupledCentres(), LWDGH(), None, 0.0),
+    "coupled": (CoupledCentres(), LWDGH(scale="relative", unit="layer"), None, 0.0),
     "sharp": (CoupledCentres(), Mean(), ExploreExploit(p_max=0.5), 0.1),
 }
 N_TASKS, STEPS = 4, 4
@@ -76,7 +75,7 @@ def run(replicas: int, name: str) -> tuple[list[np.ndarray], list[dict]]:
         batch = strategy.experimental_distribute_values_from_function(mine)
         out = step(batch, tf.constant(s, tf.int64))
         history.append({key: value.numpy() for key, value in out.items()})
-    return [np.array(v) for v in (*model.variables, *parameters.own.values())], history
+    return [v.numpy() for v in (*model.variables, *parameters.own.values())], history
 
 
 def main() -> None:

@@ -37,13 +37,13 @@ def meta_batch(seed=0, size=8):
     return Episode(images[0], tf.constant(labels), images[1], tf.constant(labels))
 
 
-def network(dtype="float32"):
+def network():
     keras.utils.set_random_seed(1)
-    return convnet4(image_size=8, channels=1, n_way=N_WAY, filters=4, blocks=2, dtype=dtype)
+    return convnet4(image_size=8, channels=1, n_way=N_WAY, filters=4, blocks=2, fused=False)
 
 
 def build(aggregator=None, optimizer=None, outer=None, learner=None, **others):
-    learner = learner or MAML(inner_loop=InnerLoop(steps=2, inner_lr=0.1))
+    learner = learner or MAML(inner_loop=InnerLoop(steps=1, inner_lr=0.1))
     return MetaStep(
         parameters=MetaParameters(network(), learner),
         aggregator=aggregator or LWDGH(),
@@ -175,7 +175,7 @@ def answers(step, support, queries, **told):
 
 
 def test_zero_head_is_not_trained_and_any_way_can_be_predicted():
-    step = build(learner=MAML(inner_loop=InnerLoop(steps=2, inner_lr=0.1), head="zero"))
+    step = build(learner=MAML(inner_loop=InnerLoop(steps=1, inner_lr=0.1), head="zero"))
     head = [np.array(v) for v in step.parameters.model.variables[-2:]]
     assert not [name for name in step.parameters.names if name.startswith("head")]
     run(step)
@@ -200,7 +200,7 @@ def test_global_statistics_move_towards_the_tasks_mean():
     "mode, independent", [("inductive", True), ("global", True), ("transductive", False)]
 )
 def test_one_querys_prediction_depends_on_the_others_only_if_transductive(mode, independent):
-    step = build(learner=MAML(inner_loop=InnerLoop(steps=2, inner_lr=0.1), batch_norm=mode))
+    step = build(learner=MAML(inner_loop=InnerLoop(steps=1, inner_lr=0.1), batch_norm=mode))
     assert step.parameters.learner.depends_on_queries != independent
     run(step)
     support = [x[0] for x in meta_batch(3)[:2]]
@@ -225,7 +225,7 @@ def test_bad_settings_are_refused():
         OuterLoop(meta_batch_size=0)
     with pytest.raises(ValueError, match="InnerLoop.memory must be one of store, recompute"):
         InnerLoop(memory="none")
-    with pytest.raises(ValueError, match="OuterLoop.sharpness must be >= 0 .* sharpness = -1"):
+    with pytest.raises(ValueError, match="OuterLoop.sharpness must be >= 0 .*sharpness = -1"):
         OuterLoop(sharpness=-1)
     with pytest.raises(ValueError, match="every expression must match a variable. Received: 'hed'"):
         build(learner=MAML(inner_loop=InnerLoop(inner_lr={"hed": 0.1})))
