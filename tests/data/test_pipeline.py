@@ -191,7 +191,7 @@ def test_images_in_memory_are_not_copied_by_an_iterator():
 
 
 def test_memory_is_stated_and_logged(data, caplog):
-    with caplog.at_level(logging.INFO, logger="tf_lwdgh.image_source"):
+    with caplog.at_level(logging.INFO, logger="tf_lwdgh.data.image_source"):
         sources = {s: ImageSource(*data, "train", ImageConfig(6, 3), s) for s in STORAGES}
     count = sum(records.SIZES["train"])
     assert sources["decoded"].memory_bytes == count * 6 * 6 * 3

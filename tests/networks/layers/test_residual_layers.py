@@ -10,6 +10,7 @@ import tensorflow as tf
 from tests.learners import test_outer_gradient as outer_gradient
 from tf_lwdgh.learners import MAML
 from tf_lwdgh.learners.inner_loop import InnerLoop
+from tf_lwdgh.learners.meta_parameters import MetaParameters
 from tf_lwdgh.networks.backbones import resnet12
 from tf_lwdgh.networks.functional import FunctionalModel
 from tf_lwdgh.networks.kernels.leaky_pool import add_leaky_pool
@@ -206,12 +207,12 @@ def small_resnet(fused=True):
 
 @functools.cache
 def resnet_gradients(fused, memory):
-    model = small_resnet(fused)
+    loop = InnerLoop(steps=3, inner_lr=0.1, adapt_batch_norm=True, memory=memory)
+    parameters = MetaParameters(small_resnet(fused).keras_model, MAML(inner_loop=loop))
     return outer_gradient.gradients_of(
-        model,
-        MAML(InnerLoop(steps=3, inner_lr=0.1, adapt_batch_norm=True, memory=memory)),
+        parameters,
         outer_gradient.random_episodes(size=21),
-        outer_gradient.perturbed_values(model),
+        outer_gradient.perturbed_values(parameters.model),
     )
 
 
