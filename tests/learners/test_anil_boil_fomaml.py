@@ -1,4 +1,4 @@
-"""ANIL, BOIL and FOMAML: what moves, what is the same as MAML, and what of the outer gradient is left."""
+"""ANIL, BOIL and FOMAML: what moves, what is MAML's, and what of the outer gradient is left."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What every learner of the registry promises, checked on a case a learner; a new one needs a case here.
+"""What every learner of the registry promises, on a case a learner; a new one needs a case here.
 
 Most runs eagerly, since tracing takes more time than such small tasks do.
 """
@@ -100,8 +100,8 @@ class Case:
       loop: the inner loop's; None: it has none.
       check: compares its outer gradients with something independent.
       blocks: of the network, where one is not enough.
-      vectorized: whether it is tried with all tasks as one batch; not where it has no operation that
-        another has not.
+      vectorized: whether it is tried with all tasks as one batch; not where it has no operation
+        that another has not.
     """
 
     learner: str
@@ -193,8 +193,9 @@ def paths(params, meta) -> list:
     """The parameters before and after each inner step of each task."""
     told = tiny_tasks.context(params)
     tasks = [tiny_tasks.task(BATCH, k) for k in range(tiny_tasks.N_TASKS)]
+    prepare = params.model.prepare
     return [
-        params.learner.trajectory(told, meta, params.model.prepare(t.support_images), t.support_labels)
+        params.learner.trajectory(told, meta, prepare(t.support_images), t.support_labels)
         for t in tasks
     ]
 

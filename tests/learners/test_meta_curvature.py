@@ -1,4 +1,4 @@
-"""Meta-Curvature: the transform against its definition in NumPy, MAML at the identity, and its facts."""
+"""Meta-Curvature: its transform against the definition in NumPy, MAML at the identity, facts."""
 
 import numpy as np
 import pytest

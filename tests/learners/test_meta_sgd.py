@@ -1,4 +1,4 @@
-"""Meta-SGD: the rates' gradients against their closed form, MAML where all are alike, and its facts."""
+"""Meta-SGD: its rates' gradients against their closed form, MAML where all are alike, its facts."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,8 @@ def test_the_gradient_of_a_rate_is_minus_one_gradient_times_the_other(memory, se
     learner = MetaSGD(inner_loop=one_step(memory=memory, second_order=second_order))
     params = tiny_tasks.parameters(learner)
     meta, one = tiny_tasks.perturbed(params), tiny_tasks.task(tiny_tasks.episodes())
-    rates = [meta.own.get(f"inner_lr/{n}", tf.constant(0.0, tf.float64)) for n in params.model.names]
+    still = tf.constant(0.0, tf.float64)
+    rates = [meta.own.get(f"inner_lr/{name}", still) for name in params.model.names]
     assert any((rate.numpy() < 0).any() for rate in rates)
     before = gradient(meta.network, one.support_images, one.support_labels)
     adapted = [v - a * g for v, a, g in zip(meta.network, rates, before)]

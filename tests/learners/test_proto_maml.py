@@ -1,4 +1,4 @@
-"""Proto-MAML: the prototypical network without steps, the way through the prototypes, and its facts."""
+"""Proto-MAML: the prototypical network it starts as, the way through the prototypes, its facts."""
 
 import dataclasses
 

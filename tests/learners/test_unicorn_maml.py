@@ -1,4 +1,4 @@
-"""UNICORN-MAML: classes in any order, the one vector's gradient, and the head at zero that it amounts to."""
+"""UNICORN-MAML: classes in any order, and the head at zero that its one vector amounts to."""
 
 import math
 

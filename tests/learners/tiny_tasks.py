@@ -1,4 +1,4 @@
-"""Tiny tasks and networks in float64 for the learners' tests, and checks that several of them share."""
+"""Tiny tasks and networks in float64 for the learners' tests, and the checks that these share."""
 
 from __future__ import annotations
 
@@ -23,9 +23,14 @@ N_WAY, N_TASKS, SIZE, CHANNELS = 3, 2, 8, 2
 
 
 def convnet(
-    *, fused: bool = True, n_way: int = N_WAY, blocks: int = 2, dtype: str = "float64", seed: int = 7
-):
-    """A Convnet4 of two blocks with 3 filters on 8×8 images, if not told otherwise: a Keras model."""
+    *,
+    fused: bool = True,
+    n_way: int = N_WAY,
+    blocks: int = 2,
+    dtype: str = "float64",
+    seed: int = 7,
+) -> keras.Model:
+    """A Convnet4 of few blocks with 3 filters on 8×8 images."""
     keras.utils.set_random_seed(seed)
     return convnet4(
         image_size=SIZE, channels=CHANNELS, n_way=n_way, filters=3, blocks=blocks, fused=fused,
@@ -42,7 +47,7 @@ def episodes(
     dtype: str = "float64",
     seed: int = 3,
 ) -> Episode:
-    """A meta-batch of noise around a random picture a class, so that there is something to learn."""
+    """A meta-batch of noise around a random picture a class, which is something to learn."""
     r = np.random.default_rng(seed)
     pictures = r.normal(size=(n_tasks, n_way, 1, SIZE, SIZE, CHANNELS))
 
@@ -73,7 +78,7 @@ def perturbed(params: MetaParameters, *, scale: float = 0.1, seed: int = 5) -> M
     def moved(x: tf.Tensor) -> tf.Tensor:
         return x + tf.constant(scale * r.normal(size=x.shape), x.dtype)
 
-    network = [moved(v) for v in meta.network]  # first, so that it is the same whatever the learner owns
+    network = [moved(v) for v in meta.network]  # first, so that it is the same for every learner
     return meta._replace(network=network, own={n: moved(v) for n, v in meta.own.items()})
 
 
@@ -86,7 +91,7 @@ def context(params: MetaParameters, **settings) -> Context:
 
 @contextlib.contextmanager
 def quickly_built() -> Iterator[None]:
-    """Within it graphs run as they were traced: rewriting such small ones takes longer than they do."""
+    """Within it graphs run as traced: rewriting such small ones takes longer than they do."""
     before = tf.config.optimizer.get_experimental_options()
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     try:
@@ -156,10 +161,10 @@ def assert_gradient_is_the_slope(
     h: float = 1e-6,
     rtol: float = 1e-5,
 ) -> None:
-    """Compares outer gradients with central differences of the objective, [T] a meta-parameter value.
+    """Compares outer gradients with central differences of the objective.
 
-    The trained variables are moved together in each random direction; then the learner's own alone, in
-    one more.
+    The trained variables are moved together in each random direction; then the learner's own alone,
+    in one more.
     """
     meta = meta or perturbed(params)
     objective = objective or objectives(params, batch)

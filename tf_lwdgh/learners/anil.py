@@ -1,8 +1,8 @@
 """ANIL (Raghu et al. 2020), almost no inner loop: only the head learns a task.
 
-The body's features are computed once. The outer gradient reaches the body through them, those of the
-support set too, since the head's steps depend on them. The same as MAML with rate 0 for the body, at a
-fraction of its time.
+The body's features are computed once. The outer gradient reaches the body through them, those of
+the support set too, since the head's steps depend on them. The same as MAML with rate 0 for the
+body, at a fraction of its time.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class ANIL(GradientLearner):
     """The learner.
 
     Attributes:
-      test_head: what answers after training: 'adapted', the head as it learned the task; or 'cosine',
-        no head (the paper's NIL): the mean cosine of a query's features to those of each class's
-        support images. The mean, not the sum, is a choice of ours: where every class has as many, both
-        order the classes alike. A test task then makes no inner steps and may have any number of ways,
-        and its loss, of logits within ±1, says little.
+      test_head: what answers after training: 'adapted', the head as it learned the task; or
+        'cosine', no head (the paper's NIL): the mean cosine of a query's features to those of each
+        class's support images. The mean, not the sum, is a choice of ours: where every class has as
+        many, both order the classes alike. A test task then makes no inner steps and may have any
+        number of ways, and its loss, of logits within ±1, says little.
     """
 
     test_head: str = "adapted"
@@ -52,8 +52,8 @@ class ANIL(GradientLearner):
     traps: ClassVar[str] = (
         "Code that embeds support and query images in one batch leaks the queries into the support "
         "set's BatchNorm (learn2learn's and LibFewShot's do); here they never meet. The paper "
-        "compares with a MAML of its own, 46.9 and 63.1, and leaves its inner rate unsaid as far as "
-        "we know."
+        "compares with a MAML of its own, 46.9 and 63.1, and leaves its inner rate unsaid as far "
+        "as we know."
     )
 
     def __post_init__(self) -> None:

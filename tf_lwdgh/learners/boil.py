@@ -19,9 +19,9 @@ from tf_lwdgh.types import Published
 class BOIL(GradientLearner):
     """The learner. The head's rate is 0 whatever InnerLoop.inner_lr says.
 
-    The authors' code takes one step at rate 0.5 (of the mean cross-entropy, as here), at test too, and
-    moves BatchNorm's scales and offsets with the body: InnerLoop.adapt_batch_norm = True. Its network
-    has 64 filters: convnet4.filters = 64.
+    The authors' code takes one step at rate 0.5 (of the mean cross-entropy, as here), at test too,
+    and moves BatchNorm's scales and offsets with the body: InnerLoop.adapt_batch_norm = True. Its
+    network has 64 filters: convnet4.filters = 64.
     """
 
     reference: ClassVar[str] = "Oh, Yoo, Kim, Yun: BOIL: Towards Representation Change, ICLR 2021"
@@ -33,9 +33,9 @@ class BOIL(GradientLearner):
         Published("mini-ImageNet 5-way 5-shot, Convnet4", "64.39", "LibFewShot"),
     )
     traps: ClassVar[str] = (
-        "The paper's ± is a deviation over 5 runs, not an interval over tasks. A head at zero gives "
-        "the body no gradient, so it can't start there. LibFewShot's (as read) looks for 'Linear' in "
-        "the variables' names, finds none, and adapts the head too."
+        "The paper's ± is a deviation over 5 runs, not an interval over tasks. A head at zero "
+        "gives the body no gradient, so it can't start there. LibFewShot's (as read) looks for "
+        "'Linear' in the variables' names, finds none, and adapts the head too."
     )
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """First-order MAML (Finn et al. 2017): the outer gradient takes the inner gradients as constants.
 
-With θ' the parameters after the inner loop, the outer gradient is g = ∇L_Q at θ'. MAML's, for one step,
-is (I − αH_S)·g, with H_S the support loss's Hessian at θ.
+With θ' the parameters after the inner loop, the outer gradient is g = ∇L_Q at θ'. MAML's, for one
+step, is (I − αH_S)·g, with H_S the support loss's Hessian at θ.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class FOMAML(GradientLearner):
     )
     traps: ClassVar[str] = (
         "The inner rate has MAML's trap: the original code's α of 0.01 is 0.05 here at 5-way. "
-        "Learned rates (Meta-SGD, MAML++) have a gradient in first order too: only what goes through "
-        "the inner gradients is left out."
+        "Learned rates (Meta-SGD, MAML++) have a gradient in first order too: only what goes "
+        "through the inner gradients is left out."
     )
 
     def __post_init__(self) -> None:

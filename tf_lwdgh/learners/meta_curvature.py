@@ -1,7 +1,7 @@
 """Meta-Curvature (Park & Oliva 2019): inner gradients are multiplied by learned matrices first.
 
-θ' = θ − α MC(∇L_S(θ)). A kernel's gradient G is a tensor over its positions (a 3×3 kernel has 9), its
-input and its output channels, and MC multiplies it by a matrix along each:
+θ' = θ − α MC(∇L_S(θ)). A kernel's gradient G is a tensor over its positions (a 3×3 kernel has 9),
+its input and its output channels, and MC multiplies it by a matrix along each:
   MC(G)[p, i, o] = Σ P[p, p'] I[i, i'] O[o, o'] G[p', i', o'];
 a vector's gradient (biases, BatchNorm) is multiplied by a vector, element by element. All start as
 identities, with which it is MAML.
@@ -32,9 +32,9 @@ MODES = ("positions", "in", "out")  # of a kernel's tensor; a matrix each
 class MetaCurvature(GradientLearner):
     """The learner.
 
-    It owns 'curvature/<variable>/positions', '…/in' and '…/out' (a vector's: 'curvature/<variable>'),
-    for all variables that move: those whose InnerLoop.inner_lr is above 0, BatchNorm's only with
-    InnerLoop.adapt_batch_norm.
+    It owns 'curvature/<variable>/positions', '…/in' and '…/out' (of a vector,
+    'curvature/<variable>'), for all variables that move: those whose InnerLoop.inner_lr is above 0,
+    BatchNorm's only with InnerLoop.adapt_batch_norm.
 
     Attributes:
       harmonize_curvature: whether the aggregator treats the matrices' gradients as it does the
@@ -50,10 +50,10 @@ class MetaCurvature(GradientLearner):
         Published("mini-ImageNet 5-way 5-shot, Convnet4", "67.99 ± 0.73", "a secondary table"),
     )
     traps: ClassVar[str] = (
-        "The head's input matrix has the square of its inputs: 640,000 numbers for Convnet4 with 32 "
-        "filters at 84×84. The head's output matrix mixes classes, whose order then matters, and a "
-        "task can't have more ways than the head. The authors' code for mini-ImageNet was announced "
-        "and not found: rate and steps are MAML's, by choice of ours."
+        "The head's input matrix has the square of its inputs: 640,000 numbers for Convnet4 with "
+        "32 filters at 84×84. The head's output matrix mixes classes, whose order then matters, "
+        "and a task can't have more ways than the head. The authors' code for mini-ImageNet was "
+        "announced and not found: rate and steps are MAML's, by choice of ours."
     )
 
     @property

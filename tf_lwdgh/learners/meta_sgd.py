@@ -54,9 +54,9 @@ class MetaSGD(GradientLearner):
         Published("mini-ImageNet 5-way 5-shot, Convnet4, 64 filters", "66.0", "jik0730's code"),
     )
     traps: ClassVar[str] = (
-        "Twice the parameters to train and store. The head's rates are learned class by class, so a "
-        "task can't have more ways than the head, and the order of its classes matters, with a head at "
-        "zero too. Code that learns one scalar for all (foolyc's) is not this method."
+        "Twice the parameters to train and store. The head's rates are learned class by class, so "
+        "a task can't have more ways than the head, and the order of its classes matters, with a "
+        "head at zero too. Code that learns one scalar for all (foolyc's) is not this method."
     )
 
     def __post_init__(self) -> None:

@@ -1,8 +1,8 @@
 """Proto-MAML (Triantafillou et al. 2020): MAML whose head starts as a prototypical network's.
 
-With c_k the mean of class k's support features at θ, the head starts at W_k = 2c_k, b_k = −‖c_k‖², so
-that its logits are −‖z − c_k‖² but for ‖z‖², which the softmax cancels. Then the whole network learns
-the task. The outer gradient flows through the c_k.
+With c_k the mean of class k's support features at θ, the head starts at W_k = 2c_k, b_k = −‖c_k‖²,
+so that its logits are −‖z − c_k‖² but for ‖z‖², which the softmax cancels. Then the whole network
+learns the task. The outer gradient flows through the c_k.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from tf_lwdgh.types import Meta, Published, Tensors
 class ProtoMAML(GradientLearner):
     """The learner. It takes any number of ways; the network's head is not used and not trained.
 
-    Without inner steps it is the prototypical network with squared distances. The authors' recipe is
-    of first order (InnerLoop.second_order = False; the gradient through the prototypes stays), with
-    rate 0.01 of the mean cross-entropy, as here; BatchNorm's scales and offsets stay in their place.
+    Without inner steps it is the prototypical network with squared distances. The authors' recipe
+    is of first order (InnerLoop.second_order = False; the gradient through the prototypes stays),
+    with rate 0.01 of the mean cross-entropy, as here; BatchNorm's scales and offsets stay in place.
 
     Attributes:
       head: not a setting: made of the support set.
@@ -43,8 +43,8 @@ class ProtoMAML(GradientLearner):
     )
     traps: ClassVar[str] = (
         "Features are large, so the first logits are too, and a rate that suits MAML may be too "
-        "much. The published figures are of a Resnet12. Some of Meta-Dataset's configurations named "
-        "after Proto-MAML include plain MAML's, with the prototypes off."
+        "much. The published figures are of a Resnet12. Some of Meta-Dataset's configurations "
+        "named after Proto-MAML include plain MAML's, with the prototypes off."
     )
 
     def start(self, context: Context, meta: Meta, support: Prepared, labels: tf.Tensor) -> Tensors:

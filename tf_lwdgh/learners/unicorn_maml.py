@@ -1,7 +1,7 @@
 """UNICORN-MAML (Ye & Chao 2022): one head vector for all classes, so that their order can't matter.
 
-The head starts every task with N copies of a vector w [D] and of a bias b; the outer gradient of w is
-the sum over the copies.
+The head starts every task with N copies of a vector w [D] and of a bias b; the outer gradient of w
+is the sum over the copies.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class UnicornMAML(GradientLearner):
     network's head is not used and not trained.
 
     The authors' recipe is of first order, from a pretrained Resnet12, with rate 0.1 of the mean
-    cross-entropy, as here: 5 steps at 1 shot, 20 at 5 shots; one task a meta-step, SGD at 0.001 with
-    Nesterov momentum 0.9 and decay 0.0005.
+    cross-entropy, as here: 5 steps at 1 shot, 20 at 5 shots; one task a meta-step, SGD at 0.001
+    with Nesterov momentum 0.9 and decay 0.0005.
 
     Attributes:
       head: not a setting: copies of the vector.
@@ -52,9 +52,9 @@ class UnicornMAML(GradientLearner):
         Published("mini-ImageNet 5-way 1-shot, Convnet4", "47–48", "a user of the repository"),
     )
     traps: ClassVar[str] = (
-        "What all classes share cancels in the softmax, at every step and in every derivative: w and "
-        "b get no gradient, and the method is MAML with MAML.head = 'zero' and a temperature. The "
-        "published figures need a pretrained Resnet12; a user reports 26 % without."
+        "What all classes share cancels in the softmax, at every step and in every derivative: w "
+        "and b get no gradient, and the method is MAML with MAML.head = 'zero' and a temperature. "
+        "The published figures need a pretrained Resnet12; a user reports 26 % without."
     )
 
     def __post_init__(self) -> None:
