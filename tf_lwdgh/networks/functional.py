@@ -7,7 +7,6 @@ however often the parameters change. The rest of the model, the body, runs throu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import keras
@@ -17,6 +16,7 @@ from tf_lwdgh.networks.backbones import HEAD
 from tf_lwdgh.networks.kernels.image_block import Patches
 from tf_lwdgh.networks.layers.batch_norm import BatchNormalization
 from tf_lwdgh.networks.layers.conv_block import ConvBlock
+from tf_lwdgh.networks.variables import describe
 from tf_lwdgh.types import Tensors
 
 
@@ -49,6 +49,7 @@ class FunctionalModel:
                 f"A backbone's last layer must be a Dense layer named {HEAD!r}. "
                 f"Received: {type(head).__name__} named {head.name!r}."
             )
+        _refuse_norms_of_keras(keras_model)
         self.keras_model = keras_model
         self.stem, body_inputs = _stem(keras_model)
         self.body = keras.Model(body_inputs, head.input, name="body")
@@ -56,20 +57,12 @@ class FunctionalModel:
         self.variables = [v for part in parts for v in part.trainable_variables]
         self.variables += [head.kernel, head.bias]
         self.state_variables = [v for part in parts for v in part.non_trainable_variables]
-        owner = {id(v): layer for layer in _leaves(keras_model.layers) for v in layer.variables}
-        layers = [owner[id(v)] for v in self.variables]
-        self.layer_names = [layer.name for layer in layers]
-        self.names = [f"{layer.name}/{v.name}" for layer, v in zip(layers, self.variables)]
-        if len(set(self.names)) < len(self.names):
-            twice = sorted({name for name in self.names if self.names.count(name) > 1})
-            raise ValueError(
-                "A backbone's layers must have different names, within models of the model too. "
-                f"Received twice: {', '.join(twice)}."
-            )
-        self.is_batch_norm = [isinstance(layer, BatchNormalization) for layer in layers]
-        self.is_head = [layer is head for layer in layers]
-        idle = {id(v) for layer in keras_model.layers for v in getattr(layer, "idle_variables", ())}
-        self.is_idle = [id(v) in idle for v in self.variables]
+        described = describe(keras_model, self.variables)
+        self.names = [d.name for d in described]
+        self.layer_names = [d.layer_name for d in described]
+        self.is_batch_norm = [isinstance(d.layer, BatchNormalization) for d in described]
+        self.is_head = [d.layer is head for d in described]
+        self.is_idle = [d.is_idle for d in described]
         self.n_way = head.units
         self.n_features = int(head.kernel.shape[0])
         self.image_shape = tuple(keras_model.inputs[0].shape[1:])
@@ -132,10 +125,11 @@ def _stem(keras_model: keras.Model) -> tuple[ConvBlock | None, list]:
     return None, keras_model.inputs
 
 
-def _leaves(layers: list[keras.layers.Layer]) -> Iterator[keras.layers.Layer]:
-    """The layers that hold variables themselves, those of models within the model among them."""
-    for layer in layers:
-        if isinstance(layer, keras.Model):
-            yield from _leaves(layer.layers)
-        else:
-            yield from getattr(layer, "sublayers", (layer,))
+def _refuse_norms_of_keras(keras_model: keras.Model) -> None:
+    for layer in keras_model._flatten_layers(include_self=False):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            raise ValueError(
+                "A backbone can't hold Keras's own BatchNormalization, which stops a gradient in the "
+                "variance: its second derivative is wrong. Take keras_models.adopt(model, n_way), which "
+                f"replaces it. Received: {layer.name!r} in {keras_model.name!r}."
+            )
