@@ -19,6 +19,8 @@ from tf_lwdgh.types import Published
 class CAGrad(GramAggregator):
     """d = ḡ + c‖ḡ‖ g_w/‖g_w‖, w = argmin over the simplex of g_w·ḡ + c‖ḡ‖‖g_w‖; on mean scale as published.
 
+    A task without a gradient has no part in w.
+
     Attributes:
       c: how far from the mean the update may be, as a share of its norm, at least 0; 0 gives the mean.
       rescale: 0: d as above; 1: divided by 1 + c² (the authors' default); 2: by 1 + c.
@@ -45,12 +47,5 @@ class CAGrad(GramAggregator):
 
     def weights(self, gram: Gram, *, losses: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
 
-        matrix = gram.matrix
-        share = 1 / tf.cast(tf.shape(matrix)[-1], matrix.dtype)
-        along = share * tf.reduce_sum(matrix, -1)  # g_k·ḡ
-        mean = tf.sqrt(tf.maximum(share * tf.reduce_sum(along, -1, keepdims=True), 0))
-        w = solvers.simplex_minimum_with_norm(matrix, along, self.c * mean)
-        norm = tf.sqrt(tf.maximum(tf.reduce_sum(w * tf.linalg.matvec(matrix, w), -1, keepdims=True), 0))
-        # Where g_w is 0 but for rounding, no direction is the worst task's.
-        pull = tf.where(norm > 1e-7, self.c * tf.math.divide_no_nan(mean, norm), tf.zeros_like(norm))
-        return (share + pull * w) / (1.0, 1 + self.c**2, 1 + self.c)[self.rescale]
+        weights = solvers.best_in_ball(gram.matrix, self.c)
+        return weights / (1.0, 1 + self.c**2, 1 + self.c)[self.rescale]

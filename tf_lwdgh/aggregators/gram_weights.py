@@ -10,6 +10,8 @@ from tf_lwdgh.aggregators.base import Aggregator
 from tf_lwdgh.aggregators.task_gradients import Gram, TaskGradients
 from tf_lwdgh.types import Aggregated, Clock
 
+LARGEST = 1e30  # of a weight, so that none overflows float32
+
 
 @dataclasses.dataclass(frozen=True)
 class GramAggregator(Aggregator):
@@ -19,8 +21,8 @@ class GramAggregator(Aggregator):
         """The weights of the tasks in every unit.
 
         Args:
-          gram: inner products, [U, K, K] float64.
-          losses: [K] float64, the tasks' query losses.
+          gram: inner products, [U, K, K] float64, finite.
+          losses: [K] float64, the tasks' query losses, finite.
           key: [2] int64, the seed of this step for tf.random.stateless_* with alg='philox'.
 
         Returns:
@@ -29,10 +31,26 @@ class GramAggregator(Aggregator):
         raise NotImplementedError
 
     def __call__(self, tasks: TaskGradients, clock: Clock) -> Aggregated:
+        losses = tf.cast(tasks.all_losses, tf.float64)
+        gram, usable = _usable(tasks.gram, losses)
         weights = self.weights(
-            tasks.gram,
-            losses=tf.cast(tasks.all_losses, tf.float64),
+            gram,
+            losses=tf.where(tf.math.is_finite(losses), losses, tf.ones_like(losses)),
             key=clock.key(type(self).__name__),
         )
+        weights = tf.clip_by_value(weights, -LARGEST, LARGEST)
+        weights = tf.where(usable, weights, tf.constant(float("nan"), weights.dtype))
         shown = tasks.by_unit(tf.cast(weights, tasks.rows[0].dtype))
         return Aggregated(tasks.weighted(weights), shown, {})
+
+
+def _usable(gram: Gram, losses: tf.Tensor) -> tuple[Gram, tf.Tensor]:
+    """The Gram matrices, zeros where one is not finite, and [U, 1] whether gradients and losses are.
+
+    Solvers and eigen-solvers may never end on NaN; weights of NaN let the run stop with its own message.
+    """
+    finite = tf.math.is_finite(gram.matrix)
+    usable = tf.reduce_all(finite, [1, 2]) & tf.reduce_all(tf.math.is_finite(losses))
+    matrix = tf.where(finite, gram.matrix, tf.zeros_like(gram.matrix))
+    scale = tf.where(tf.math.is_finite(gram.scale), gram.scale, tf.zeros_like(gram.scale))
+    return Gram(matrix, scale), usable[:, None]

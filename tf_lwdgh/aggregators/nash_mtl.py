@@ -47,6 +47,6 @@ class NashMTL(GramAggregator):
         if self.scale == "mean":
             return solvers.as_long_as_the_mean(gram.matrix, alpha)
         if self.max_norm is not None:
-            count = tf.cast(tf.shape(alpha)[-1], alpha.dtype)
-            alpha *= tf.minimum(self.max_norm / tf.sqrt(count), 1)
+            length = solvers.length(gram.matrix, alpha)
+            alpha *= tf.minimum(tf.math.divide_no_nan(self.max_norm * tf.ones_like(length), length), 1)
         return tf.math.divide_no_nan(alpha, gram.scale[:, None])
