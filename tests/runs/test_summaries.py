@@ -149,7 +149,8 @@ def test_a_part_in_use_only_in_some_runs_is_a_hparam_of_those_alone(tmp_path):
         tiny.build(tmp_path, *params)
         return summaries.hparam_values(config.settings(), config.full_text())
 
-    mean = values("Experiment.aggregator = @Mean()", "Experiment.explore = None", "LWDGH.unit = 'layer'")
+    plain = ("Experiment.aggregator = @Mean()", "Experiment.explore = None")
+    mean = values(*plain, "LWDGH.unit = 'layer'")
     assert mean["Experiment.aggregator"] == "Mean" and mean["Experiment.explore"] == "None"
     assert not any(name.startswith(("LWDGH.", "ExploreExploit.")) for name in mean)
     assert "ExploreExploit.transition" in values()

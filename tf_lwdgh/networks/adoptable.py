@@ -70,8 +70,8 @@ def _check_model(model: keras.Model) -> None:
         )
     if HEAD in [layer.name for layer in model.layers]:
         _refuse(
-            f"no layer may be named {HEAD!r}, which the new last layer is. Give the model up to its "
-            "features, without a classifier of its own",
+            f"no layer may be named {HEAD!r}, which the new last layer is. Give the model up to "
+            "its features, without a classifier of its own",
             f"such a layer in {model.name!r}",
         )
     if model.losses:
@@ -87,11 +87,11 @@ def _check_kind(layer: keras.layers.Layer, drop_noise: bool) -> None:
         _refuse(
             "noise would make the support loss random; pass drop_noise=True to leave it out "
             "(keras_application.drop_noise)",
-            f"{type(layer).__name__} named {layer.name!r}",
+            _kind(layer),
         )
     if isinstance(layer, keras.layers.Lambda):
         _refuse(
-            "a Lambda layer can't be copied; take keras.ops, or a layer of your own with get_config",
+            "a Lambda layer can't be copied; take keras.ops, or a layer of your own with a config",
             f"Lambda named {layer.name!r}",
         )
     for inner in _inside(layer):
@@ -99,7 +99,7 @@ def _check_kind(layer: keras.layers.Layer, drop_noise: bool) -> None:
             _refuse(
                 "BatchNormalization and noise can be replaced in a model and in models within it, "
                 "and not in a layer of several",
-                f"{type(inner).__name__} named {inner.name!r} in {type(layer).__name__} named {layer.name!r}",
+                f"{_kind(inner)} in {_kind(layer)}",
             )
 
 
@@ -113,7 +113,7 @@ def _check_norm(layer: keras.layers.BatchNormalization) -> None:
 
 
 def _check_variables(layer: keras.layers.Layer) -> None:
-    kind = f"{type(layer).__name__} named {layer.name!r}"
+    kind = _kind(layer)
     if not layer.trainable and layer.weights:
         _refuse(
             "every layer must be trainable, since the learner says what it moves "
@@ -122,15 +122,16 @@ def _check_variables(layer: keras.layers.Layer) -> None:
         )
     if layer.weights and not layer.compute_dtype == layer.variable_dtype in _DTYPES:
         _refuse(
-            "the layers must compute in float32 or float64; lower precision is for convnet4 and resnet12",
+            "the layers must compute in float32 or float64; lower precision is for convnet4 and "
+            "resnet12",
             f"{kind} in {layer.dtype_policy.name}",
         )
     replaced = is_norm(layer) or is_noise(layer) or isinstance(layer, keras.layers.Normalization)
     if layer.non_trainable_variables and not replaced:
         names = ", ".join(v.path for v in layer.non_trainable_variables)
         _refuse(
-            "a layer may have no state but BatchNormalization's averages: random seeds and the like "
-            "change from call to call",
+            "a layer may have no state but BatchNormalization's averages: random seeds and the "
+            "like change from call to call",
             f"{kind} with {names}",
         )
     if isinstance(layer, keras.layers.Normalization) and (
@@ -151,6 +152,10 @@ def _strength(layer: keras.layers.Layer) -> float:
     """Of noise: 0 for a layer that lets all through."""
     names = ("rate", "stddev", "drop_path_rate")
     return max(float(getattr(layer, name, 0.0)) for name in names)
+
+
+def _kind(layer: keras.layers.Layer) -> str:
+    return f"{type(layer).__name__} named {layer.name!r}"
 
 
 def _refuse(rule: str, received: str) -> None:

@@ -129,7 +129,7 @@ def _refuse_norms_of_keras(keras_model: keras.Model) -> None:
     for layer in keras_model._flatten_layers(include_self=False):
         if isinstance(layer, keras.layers.BatchNormalization):
             raise ValueError(
-                "A backbone can't hold Keras's own BatchNormalization, which stops a gradient in the "
-                "variance: its second derivative is wrong. Take keras_models.adopt(model, n_way), which "
-                f"replaces it. Received: {layer.name!r} in {keras_model.name!r}."
+                "A backbone can't hold Keras's own BatchNormalization, which stops a gradient in "
+                "the variance: its second derivative is wrong. Take keras_models.adopt(model, n_way), "
+                f"which replaces it. Received: {layer.name!r} in {keras_model.name!r}."
             )

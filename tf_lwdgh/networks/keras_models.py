@@ -1,7 +1,7 @@
-"""Any functional Keras model as a backbone: its BatchNorm replaced by ours on the way in, a head put on it.
+"""Any functional Keras model as a backbone: its BatchNorm replaced by ours, a head put on it.
 
-Keras's own BatchNormalization stops a gradient in the variance, so that a gradient's gradient, which the
-outer loop is, comes out wrong (see layers/batch_norm.py).
+Keras's own BatchNormalization stops a gradient in the variance, so that a gradient's gradient, which
+the outer loop is, comes out wrong (see layers/batch_norm.py).
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ def adopt(
     """A copy of a model that can be a backbone; its weights are kept.
 
     Args:
-      keras_model: functional or sequential, of one input [B, H, W, C] and one output: features [B, D], or
-        a map [B, H, W, D], which is averaged over its places. Models within it are copied too.
+      keras_model: functional or sequential, of one input [B, H, W, C] and one output: features
+        [B, D], or a map [B, H, W, D], which is averaged over its places. Models within it are copied
+        too.
       n_way: the width of the new head, a Dense layer on the features.
       drop_noise: leave out dropout and other noise, which would make the support loss random.
       drop_scaling: leave out Rescaling and Normalization, since the images come normalised.
@@ -54,7 +55,8 @@ def adopt(
         layer.set_weights(original.get_weights())
     features = copy.outputs[0]
     if len(features.shape) == 4:
-        features = keras.layers.GlobalAveragePooling2D(name="features", dtype=features.dtype)(features)
+        pool = keras.layers.GlobalAveragePooling2D(name="features", dtype=features.dtype)
+        features = pool(features)
     head = keras.layers.Dense(n_way, name=HEAD, dtype=features.dtype)
     return keras.Model(copy.inputs[0], head(features), name=name or keras_model.name)
 

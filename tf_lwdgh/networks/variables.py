@@ -55,7 +55,7 @@ def describe(keras_model: keras.Model, variables: Sequence[keras.Variable]) -> l
 
 
 def leaves(keras_model: keras.Model, path: tuple[str, ...] = ()) -> Iterator[Leaf]:
-    """The layers of a model that hold variables themselves, those of models within it among them."""
+    """The layers of a model that hold variables themselves, those of models within it too."""
     for layer in keras_model.layers:
         if isinstance(layer, keras.Model):
             yield from leaves(layer, (*path, layer.name))

@@ -1,4 +1,4 @@
-"""TensorBoard's Custom Scalars page: the run at a glance, and all units' lines of a kind in one chart.
+"""TensorBoard's Custom Scalars page: the run at a glance, and all units' lines in one chart a kind.
 
 The Scalars page has a chart for each unit and sorts them by name, so that the loss comes last.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tensorboard.plugins.custom_scalar import layout_pb2
 
-# Titles, and regular expressions of the tags whose lines a chart holds. '…/total' has charts of its own.
+# Titles, and regular expressions of the tags whose lines a chart holds; '…/total' stands by itself.
 _CHARTS = {
     "progress": {
         "accuracy": ("train/accuracy", "val/accuracy"),
@@ -40,7 +40,7 @@ def layout() -> layout_pb2.Layout:
             layout_pb2.Category(
                 title=category,
                 chart=[
-                    layout_pb2.Chart(title=title, multiline=content(tag=[f"^{tag}" for tag in tags]))
+                    layout_pb2.Chart(title=title, multiline=content(tag=[f"^{t}" for t in tags]))
                     for title, tags in charts.items()
                 ],
             )

@@ -1,6 +1,7 @@
-"""A picture of the tasks' conflict: every unit's cosine matrix as a heatmap, over the tasks' weights.
+"""A picture of the tasks' conflict: a heatmap of every unit's cosines, over the tasks' weights.
 
-Red pairs of tasks conflict (cosine −1), blue ones agree (1), white ones have nothing to do with each other.
+Red pairs of tasks conflict (cosine −1), blue ones agree (1), white ones have nothing to do with each
+other.
 Drawn pixel by pixel: Matplotlib takes 2 ms for each number in a cell, 6 s for 40 units of 8 tasks.
 """
 
@@ -159,7 +160,7 @@ def _cut(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
     return shown
 
 
-def _heatmap(picture: Image.Image, draw, cosines: np.ndarray, left: int, top: int, side: int) -> None:
+def _heatmap(picture: Image.Image, draw, cosines, left: int, top: int, side: int) -> None:
     colors = matplotlib.colormaps[COLORS]((np.asarray(cosines, float) + 1) / 2, bytes=True)
     cells = Image.fromarray(colors[..., :3]).resize((side, side), Image.Resampling.NEAREST)
     picture.paste(cells, (left, top))

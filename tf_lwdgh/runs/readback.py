@@ -29,7 +29,8 @@ def read(window: Sequence[Metrics]) -> Arrays:
 def to_show(window: Sequence[Metrics], first_step: int) -> tuple[int, Metrics]:
     """The step of a window that a picture shows, and its metrics: the last.
 
-    Under explore-exploit the last that exploited, if there is one: one that explored weights all alike.
+    Under explore-exploit the last that exploited, if there is one: where it explored, all weights are
+    alike.
 
     Args:
       window: the metrics of its steps.

@@ -4,9 +4,9 @@ A line of metrics.jsonl is {"step": s, "group/name": value, …}, s the meta-ste
 resumed at step s drops the lines after s, and tells TensorBoard to do the same.
 
 TensorBoard's HParams page is fed from a folder of its own, with a few results and nothing else, and
-without a list of columns: so the page takes every setting of every run, those in which the runs differ
-first and then by the alphabet, and every result. A list would be taken from one run only, and beside
-the other scalars the results could not be found.
+without a list of columns: so the page takes every setting of every run, those in which the runs
+differ first and then by the alphabet, and every result. A list would be taken from one run only, and
+beside the other scalars the results could not be found.
 """
 
 from __future__ import annotations
@@ -98,8 +98,10 @@ class RunLog:
 
     def charts(self, layout: layout_pb2.Layout) -> None:
         """The Custom Scalars page."""
-        tag, metadata = charts_metadata.CONFIG_SUMMARY_TAG, charts_metadata.create_summary_metadata()
-        _add(self._events, 0, summary=_bytes_summary(tag, layout.SerializeToString(), metadata))
+        metadata = charts_metadata.create_summary_metadata()
+        content = layout.SerializeToString()
+        summary = _bytes_summary(charts_metadata.CONFIG_SUMMARY_TAG, content, metadata)
+        _add(self._events, 0, summary=summary)
 
     def hparams(self, values: Mapping[str, bool | int | float | str], run_name: str) -> None:
         """What this run is, for the HParams page."""
@@ -131,7 +133,8 @@ def hparam_values(
 
     Args:
       settings: the values in use by 'Name.argument', of `config.settings`.
-      gin_text: all bindings, of `config.full_text`; what it does not bind is left out, but for the seed.
+      gin_text: all bindings, of `config.full_text`; what it does not bind is left out, but for the
+        seed.
     """
     bound = {name.rpartition("/")[2] for name in _BINDING.findall(gin_text)} | {"Experiment.seed"}
     return {name: _value(text) for name, text in sorted(settings.items()) if name in bound}

@@ -210,7 +210,7 @@ class Trainer:
             log.image(self.at.step, *picture)
 
     def _result(self, values: dict[str, float]) -> dict[str, float]:
-        """What the run has come to, for the HParams page, which shows five columns in this order."""
+        """What the run has come to, for the HParams page, which shows five columns in order."""
         return {
             "result/best_accuracy": self.at.best_accuracy,
             "result/best_step": self.at.best_step,

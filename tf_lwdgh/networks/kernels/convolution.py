@@ -1,8 +1,9 @@
 """Stride-1 SAME convolution and its filter gradient, in the precision and form that are asked for.
 
-In a lower precision only the products are: inputs are rounded to it, sums are float32 on every device,
-results are rounded to it; who uses them goes on in float32. `as_products` makes every convolution a
-matrix product over patches, which, unlike a convolution, can run with one filter a task side by side.
+In a lower precision only the products are: inputs are rounded to it, sums are float32 on every
+device, results are rounded to it; who uses them goes on in float32. `as_products` makes every
+convolution a matrix product over patches, which, unlike a convolution, can run with one filter a task
+side by side.
 """
 
 from __future__ import annotations
@@ -67,8 +68,9 @@ def filter_gradient(x: tf.Tensor, dz: tf.Tensor, size: int, dtype: str | None = 
         rows = tf.reshape(low_dz, [-1, dz.shape[-1]])
         gradient = tf.reshape(tf.matmul(_patches(low_x, size), rows, transpose_a=True), shape)
     else:
+        same = {"strides": [1, 1, 1, 1], "padding": "SAME"}
         gradient = tf.raw_ops.Conv2DBackpropFilter(
-            input=low_x, filter_sizes=shape, out_backprop=low_dz, strides=[1, 1, 1, 1], padding="SAME"
+            input=low_x, filter_sizes=shape, out_backprop=low_dz, **same
         )
     return tf.cast(tf.cast(gradient, dtype), x.dtype)
 

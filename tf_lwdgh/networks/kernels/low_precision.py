@@ -1,9 +1,9 @@
 """Products of low-precision numbers whose sums are float32, on any device.
 
-Accelerators, and CPUs with instructions for it, multiply bfloat16 numbers and sum in float32. Elsewhere
-TensorFlow's kernels sum in bfloat16 or float16 itself: a filter gradient over 40,000 pixels is wrong by
-3 %, and takes 10 to 60 times as long as in float32. There the numbers are rounded just the same, and the
-float32 kernels take their products, which are exact in float32.
+Accelerators, and CPUs with instructions for it, multiply bfloat16 numbers and sum in float32.
+Elsewhere TensorFlow's kernels sum in bfloat16 or float16 itself: a filter gradient over 40,000 pixels
+is wrong by 3 %, and takes 10 times as long as in float32. There the numbers are rounded just the same,
+and the float32 kernels take their products, which are exact in float32.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ROUNDING = {tf.bfloat16: 2.0**-8, tf.float16: 2.0**-11}
 
 
 def rounded(x: tf.Tensor, dtype: str | tf.DType | None) -> tf.Tensor:
-    """x rounded to a dtype, ready for products: of that dtype where its sums are float32, else float32.
+    """x rounded to a dtype, ready for products: of that dtype where sums are float32, else float32.
 
     Args:
       x: float.
@@ -43,7 +43,7 @@ def product_dtype(dtype: tf.DType) -> tf.DType:
 
 
 def _device_type() -> str:
-    """Where the next operation will be: the device that was asked for, else the process's default."""
+    """Where the next operation will be: the device that is asked for, else the process's own."""
     asked = tf.DeviceSpec.from_string(tf.zeros([]).device).device_type
     if asked is None:
         with tf.init_scope():
