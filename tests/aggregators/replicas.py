@@ -56,11 +56,13 @@ def replicated(strategy, run, losses, rows):
 
         return strategy.run(mine)
 
-    return [
-        tf.nest.map_structure(lambda v, i=i: strategy.experimental_local_results(v)[i].numpy(), both_out)
-        for both_out in [both()]
-        for i in range(2)
-    ]
+    out = both()
+
+    def of_replica(i):
+        parts = strategy.experimental_local_results
+        return tf.nest.map_structure(lambda value: parts(value)[i].numpy(), out)
+
+    return of_replica(0), of_replica(1)
 
 
 def largest(a, b):
@@ -72,8 +74,7 @@ def largest(a, b):
 def compare(strategy, names, n_tasks):
     rows, losses = harness.random_rows(n_tasks), harness.random_losses(n_tasks)
     run = everything(names, n_tasks)
-    alone = tf.function(run, autograph=False)(tf.constant(losses), *map(tf.constant, rows))
-    alone = tf.nest.map_structure(lambda v: v.numpy(), alone)
+    alone = tf.nest.map_structure(lambda v: v.numpy(), run(losses, *rows))
     first, second = replicated(strategy, run, losses, rows)
     return {
         f"{name} of {n_tasks}": {

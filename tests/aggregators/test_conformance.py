@@ -65,6 +65,14 @@ def test_the_projected_mean_is_near_what_torchjd_gives():
     np.testing.assert_allclose(update, [0.5563, 1.1109, 1.1109], atol=1e-3)
 
 
+def test_cagrad_keeps_the_scale_of_equal_gradients_with_rescale_two():
+    (free,) = harness.aggregate(aggregators.CAGrad(c=0.25, rescale=0), [J]).gradients
+    (kept,) = harness.aggregate(aggregators.CAGrad(c=0.25, rescale=2), [J]).gradients
+    np.testing.assert_allclose(1.25 * kept, free, rtol=1e-14)
+    (mean,) = harness.aggregate(aggregators.CAGrad(c=0.0, rescale=2), [J]).gradients
+    np.testing.assert_allclose(mean, [1, 1, 1], rtol=1e-14)
+
+
 def test_krum_by_hand():
     """At 0, 1, 3, 7, 20 the squared distances to the two nearest sum to 10, 5, 13, 52, 458."""
     rows = np.array([[0.0], [1.0], [3.0], [7.0], [20.0]])

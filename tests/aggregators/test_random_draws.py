@@ -17,11 +17,14 @@ J = harness.J
 def many(aggregator, rows, draws=DRAWS, seed=harness.SEED):
     """The updates [draws, D] of one variable's rows [K, D] at as many steps."""
 
+    def at(step):
+        return aggregator(harness.tasks([rows]), harness.clock(step, seed)).gradients[0]
+
+    if draws < 10:
+        return np.stack([at(step).numpy() for step in range(draws)])
+
     @tf.function
     def run(steps):
-        def at(step):
-            return aggregator(harness.tasks([rows]), harness.clock(step, seed)).gradients[0]
-
         return tf.map_fn(at, steps, fn_output_signature=tf.float64, parallel_iterations=1)
 
     return run(tf.range(draws, dtype=tf.int64)).numpy()
