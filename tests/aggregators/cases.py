@@ -1,4 +1,4 @@
-"""What each aggregator promises, one case a variant of its settings; the conformance tests run over them.
+"""What each aggregator promises: a case for each variant of its settings; the tests run over them.
 
 A new aggregator needs a case here: its oracle, and which of the properties it has.
 """
@@ -26,7 +26,8 @@ class Case:
       degree: n, where gradients s times as large give an update sⁿ times as large; None: no such n.
       of_equals: from a gradient [D] and K to what K copies of it give; itself by default.
       symmetric: whether the order of the tasks has no effect.
-      never_conflicts: '', 'always' or 'positive_weights': when no product of update and gradient is negative.
+      never_conflicts: when no product of update and gradient is negative: '' (no promise),
+        'always' or 'positive_weights'.
       refuses: numbers of tasks, of 1 to 8, that it is refused with.
       tolerance: of an update, relative to the longest gradient's norm.
     """
@@ -105,7 +106,9 @@ CASES: dict[str, dict[str, Case]] = {
             of_equals=lambda g, k: _unit(g),
             never_conflicts="always",
         ),
-        "mean": Case(a.NashMTL(scale="mean"), oracle.nash_mtl(as_mean=True), never_conflicts="always"),
+        "mean": Case(
+            a.NashMTL(scale="mean"), oracle.nash_mtl(as_mean=True), never_conflicts="always"
+        ),
     },
     "FairGrad": {
         "2": Case(
@@ -128,7 +131,9 @@ CASES: dict[str, dict[str, Case]] = {
     },
     "AlignedMTL": {"": Case(a.AlignedMTL(), oracle.aligned_mtl, (0.2133, 0.9673))},
     "UPGrad": {"": Case(a.UPGrad(), oracle.upgrad, (0.2924, 1.9006), never_conflicts="always")},
-    "DualProj": {"": Case(a.DualProj(), oracle.dualproj, (5 / 9, 10 / 9), never_conflicts="always")},
+    "DualProj": {
+        "": Case(a.DualProj(), oracle.dualproj, (5 / 9, 10 / 9), never_conflicts="always")
+    },
     "ConFIG": {
         "": Case(a.ConFIG(), oracle.config, (0.1588, 2.0706), 2, never_conflicts="always")
     },
@@ -144,7 +149,9 @@ CASES: dict[str, dict[str, Case]] = {
     },
     "TrimmedMean": {
         "": Case(a.TrimmedMean(), oracle.trimmed_mean(1), refuses=(2,), tolerance=1e-12),
-        "2": Case(a.TrimmedMean(trim=2), oracle.trimmed_mean(2), refuses=(2, 3, 4), tolerance=1e-12),
+        "2": Case(
+            a.TrimmedMean(trim=2), oracle.trimmed_mean(2), refuses=(2, 3, 4), tolerance=1e-12
+        ),
         "0": Case(a.TrimmedMean(trim=0), oracle.trimmed_mean(0), (1, 1), tolerance=1e-12),
     },
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Tasks' gradients for the aggregators' tests: two layers of two variables, and one call to aggregate them."""
+"""Gradients for the aggregators' tests: two layers of two variables; calls to aggregate them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SEED = 3
 
 
 def random_rows(n_tasks: int, seed: int = 0, dtype=np.float64) -> list[np.ndarray]:
-    """Gradients of all four variables, [K, *shape] each; every second pair of tasks or so conflicts."""
+    """Gradients of all four variables, [K, *shape] each; about every second pair conflicts."""
     r = np.random.default_rng((seed, n_tasks))
     return [r.normal(size=(n_tasks, *s)).astype(dtype) + 0.2 for s in SHAPES]
 
@@ -53,7 +53,7 @@ def aggregate(aggregator: Aggregator, rows, losses=None, units_=None, step=0) ->
 
 @functools.cache
 def compiled(aggregator: Aggregator, kind: str = "layer"):
-    """A graph (step, losses [K], *rows [K, *shape]) -> Aggregated for any K, with float64 rows of all variables."""
+    """A graph (step, losses [K], *rows [K, *shape] float64) -> Aggregated, for any K."""
     specs = [tf.TensorSpec([None, *shape], tf.float64) for shape in SHAPES]
 
     @tf.function(

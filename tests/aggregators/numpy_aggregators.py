@@ -1,11 +1,11 @@
-"""Each aggregator from its definition, slowly, in float64 NumPy: rows [K, D] to an update [D] of mean scale.
+"""Each aggregator from its definition in float64 NumPy: rows [K, D] to an update [D] of mean scale.
 
 They share nothing with the package's solvers: minima over the simplex and the dual cone come from
-non-negative least squares (Lawson & Hanson), CAGrad's from an enumeration of the active sets, Nash's from
-a root finder, the spectral ones from the singular values of the rows themselves.
+non-negative least squares (Lawson & Hanson), CAGrad's from an enumeration of the active sets,
+Nash's from a root finder, the spectral ones from the singular values of the rows themselves.
 
-An oracle takes (rows, losses, near): the tasks' losses [K], and the update that it is compared with, which
-only methods with random draws look at: of all updates that some draw gives, they return the nearest.
+An oracle takes (rows, losses, near): the tasks' losses [K], and the update that it is compared
+with, which only methods with random draws look at: of all that some draw gives, the nearest.
 """
 
 from __future__ import annotations
@@ -93,13 +93,17 @@ def _best_in_ball(rows, c):
             for t in np.roots(square):
                 if np.isreal(t):
                     d = mean_row + a.T @ inverse @ (t.real - b)
-                    if (rows @ d).min() > value and abs(np.linalg.norm(d - mean_row) / r - 1) < 1e-6:
+                    inside = np.linalg.norm(d - mean_row) <= r * (1 + 1e-6)
+                    if inside and (rows @ d).min() > value:
                         best, value = d, (rows @ d).min()
     return best
 
 
 def shortest_weights(rows):
-    """argmin over the simplex of ‖Σ w_k g_k‖: x >= 0 minimises ‖Σ x_k g_k‖² + (Σx - 1)² in its direction."""
+    """argmin over the simplex of ‖Σ w_k g_k‖.
+
+    The x >= 0 that minimises ‖Σ x_k g_k‖² + (Σx - 1)² is a multiple of it.
+    """
     size = max(np.sqrt((rows * rows).sum(1)).max(), 1e-300)
     stacked = np.concatenate([rows.T / size, np.ones((1, len(rows)))])
     x, _ = nnls(stacked, np.append(np.zeros(rows.shape[1]), 1.0), maxiter=1000 * len(rows))
@@ -127,7 +131,7 @@ def sdmgrad(lam):
 
 
 def projected(vector, rows):
-    """The point of the dual cone {d : rows d >= 0} nearest to a vector: d = vector + Σ x_k g_k, x >= 0."""
+    """The nearest point of the dual cone {d : rows d >= 0}: vector + Σ x_k g_k with some x >= 0."""
     x, _ = nnls(rows.T, -vector, maxiter=1000 * len(rows))
     return vector + x @ rows
 
@@ -145,7 +149,9 @@ def imtl_g(rows, losses=None, near=None):
     k = len(rows)
     unit = rows / np.sqrt((rows * rows).sum(1))[:, None]
     equal = (unit[:-1] - unit[1:]) @ rows.T  # (u_k - u_{k+1})·d = 0
-    alpha = np.linalg.lstsq(np.vstack([equal, np.ones(k)]), np.append(np.zeros(k - 1), 1), rcond=None)[0]
+    alpha = np.linalg.lstsq(
+        np.vstack([equal, np.ones(k)]), np.append(np.zeros(k - 1), 1), rcond=None
+    )[0]
     return alpha @ rows
 
 
@@ -209,7 +215,9 @@ def krum(f, selected=1):
             scores[i] = sum(distances[: len(rows) - f - 2])
         bound = np.sort(scores)[selected - 1] * (1 + 1e-9)
         candidates = itertools.combinations(np.flatnonzero(scores <= bound), selected)
-        return min((rows[list(c)].mean(0) for c in candidates), key=lambda d: np.abs(d - near).max())
+        return min(
+            (rows[list(c)].mean(0) for c in candidates), key=lambda d: np.abs(d - near).max()
+        )
 
     return update
 

@@ -1,4 +1,4 @@
-"""Aggregates on one and on two CPU replicas and prints the largest differences by aggregator as JSON.
+"""Aggregates on one and on two CPU replicas; prints the largest differences by aggregator as JSON.
 
 A program of its own, since the number of logical devices is fixed when TensorFlow starts.
 """
@@ -66,7 +66,7 @@ def replicated(strategy, run, losses, rows):
 
 
 def largest(a, b):
-    """The largest difference of two nests of arrays, relative to the elements where these exceed 1."""
+    """The largest difference of two nests of arrays, relative to elements above 1."""
     pairs = list(zip(tf.nest.flatten(a), tf.nest.flatten(b), strict=True))
     return max(float((np.abs(x - y) / np.maximum(1, np.abs(x))).max()) for x, y in pairs)
 

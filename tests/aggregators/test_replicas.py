@@ -1,4 +1,4 @@
-"""Two replicas with half of the tasks each give what one gives with all of them, and the same on both."""
+"""Two replicas with half of the tasks each give what one gives with all, and the same on both."""
 
 import json
 import os
@@ -15,7 +15,14 @@ def test_two_replicas_aggregate_as_one_does():
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads(done.stdout.splitlines()[-1])
     compared = {name.rsplit(" of ", 1)[0] for name in report}
-    assert compared >= {*FIRST, "report", "explored", "LWDGH relative", "MGDA both", "TrimmedMean 2"}
+    assert compared >= {
+        *FIRST,
+        "report",
+        "explored",
+        "LWDGH relative",
+        "MGDA both",
+        "TrimmedMean 2",
+    }
     for name, differences in report.items():
         assert differences["one_and_two"] < 1e-9, (name, differences)
         assert differences["replicas"] == 0, (name, differences)
