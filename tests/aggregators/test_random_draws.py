@@ -106,6 +106,14 @@ def test_pcgrad_draws_each_tasks_order_by_itself_and_all_orders_alike():
     assert np.abs(counts - 100).max() < 5 * np.sqrt(800 / 8 * 7 / 8)
 
 
+def test_pcgrad_projects_no_gradient_on_itself():
+    """Bent over the second, then over the third, the first points away from where it started."""
+    angles = np.deg2rad([0, 170, 240])
+    rows = np.stack([np.cos(angles), np.sin(angles), 0 * angles], 1)
+    gaps = np.abs(many(PCGrad(), rows, 60)[:, None] - surgeries(rows)).max(-1)
+    assert gaps.min(1).max() < 1e-12
+
+
 def test_pcgrad_does_not_depend_on_the_order_of_the_tasks_but_for_its_draws():
     rows = three_in_conflict()
     turned = many(PCGrad(), rows[[2, 0, 1]], 800).mean(0)
