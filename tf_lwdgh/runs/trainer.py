@@ -19,11 +19,11 @@ from tf_lwdgh.outer import strategies
 from tf_lwdgh.runs import charts, checkpoints, readback, resume, summaries
 from tf_lwdgh.runs.checkpoints import CheckpointFolder
 from tf_lwdgh.runs.config import TrainerConfig
-from tf_lwdgh.runs.validation import Validation
 from tf_lwdgh.runs.conflict_picture import conflict_of_step
 from tf_lwdgh.runs.experiment import CONFIG_FILE, Assembly
 from tf_lwdgh.runs.profiling import Profiler, choose_steps
 from tf_lwdgh.runs.progress import Progress, StepClock
+from tf_lwdgh.runs.validation import Validation
 from tf_lwdgh.types import Episode
 
 OPERATIVE_FILE = "operative.gin"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+
 def batch_moments(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Mean and biased variance of each channel.
 
