@@ -191,13 +191,14 @@ def test_every_import_is_of_python_or_a_requirement():
         "absl": "absl-py", "gin": "gin-config", "PIL": "pillow",
         "tensorflow_datasets": "tensorflow-datasets",
     }  # fmt: skip
-    for module, path in MODULES.items():
+    ours = {"tf_lwdgh", "tests", "tools", "bench"}
+    scripts = [p for folder in ("tests", "tools") for p in (ROOT / folder).rglob("*.py")]
+    for path in [*MODULES.values(), *scripts]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module] if isinstance(node, ast.ImportFrom) else []
-            for name in (n.split(".")[0] for n in names):
-                if name not in sys.stdlib_module_names and name not in ("tf_lwdgh", "__future__"):
-                    assert known.get(name, name) in pins(), f"{module} imports {name}"
+            names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for name in {n.split(".")[0] for n in names} - ours - sys.stdlib_module_names:
+                assert known.get(name, name) in pins(), f"{path} imports {name}"
 
 
 def test_the_package_and_its_scripts_agree_on_the_pythons():
