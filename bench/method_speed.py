@@ -1,9 +1,12 @@
-"""Seconds of a meta-step of every aggregator (with MAML) and every learner (with the mean), beside MAML + mean.
+"""Seconds of a meta-step of every learner (with the mean) and every aggregator (with MAML), beside MAML + mean.
 
     python -m bench.method_speed --out docs/method_speed.json
 
 All in one process, in turn with the baseline (A B A B …), on W1's shape: Convnet4, 84×84, four tasks of 5-way
-1-shot with 15 queries. A learner has the settings of its gin fragment, but for `--inner_steps` where given.
+1-shot with 15 queries, and on one set of tasks. A learner has the settings of its gin fragment, but for the
+number of tasks. What an aggregator adds is milliseconds where a step is seconds, and would drown in a step's
+noise: aggregation and conflict report are timed alone, on the outer gradients of MAML, in turn with the mean's,
+and the difference is set against the baseline's step.
 """
 
 from __future__ import annotations
@@ -23,12 +26,16 @@ import tensorflow as tf
 
 from bench import workloads
 from tf_lwdgh import aggregators, config
+from tf_lwdgh.aggregators.base import Aggregator
+from tf_lwdgh.aggregators.conflict_report import ConflictReport
+from tf_lwdgh.aggregators.task_gradients import TaskGradients
 from tf_lwdgh.learners.meta_parameters import MetaParameters
 from tf_lwdgh.networks.backbones import convnet4
 from tf_lwdgh.outer.meta_step import MetaStep, OuterLoop
+from tf_lwdgh.outer.outer_gradients import Outcome, outer_gradients
 from tf_lwdgh.outer.threads import Threads
 from tf_lwdgh.runs.experiment import Experiment
-from tf_lwdgh.types import Episode
+from tf_lwdgh.types import Clock, Episode
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -36,7 +43,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 class Contestant:
     """One method, ready to be stepped."""
 
-    def __init__(self, learner_file: str, aggregator, w: workloads.Workload) -> None:
+    def __init__(self, learner_file: str, w: workloads.Workload) -> None:
         keras.utils.set_random_seed(0)
         files = [ROOT / "gin/mini_convnet4.gin", ROOT / "gin/learners" / learner_file]
         config.parse([str(f) for f in files])
@@ -46,7 +53,7 @@ class Contestant:
         )
         self.step = MetaStep(
             parameters=MetaParameters(model, learner),
-            aggregator=aggregator,
+            aggregator=aggregators.Mean(),
             optimizer=keras.optimizers.Adam(0.001),
             settings=OuterLoop(meta_batch_size=w.tasks),
             seed=0,
@@ -56,6 +63,11 @@ class Contestant:
         self.episodes = Episode(*(tf.constant(arrays[n]) for n in names))
         self.inner_steps = learner.inner_steps()
 
+    def gradients(self) -> Outcome:
+        """The tasks' outer gradients and losses."""
+        run = tf.function(lambda e: outer_gradients(self.step.parameters, e), autograph=False)
+        return run(self.episodes)
+
     def seconds(self) -> float:
         """Of one meta-step, to the end of its update."""
         start = time.perf_counter()
@@ -63,6 +75,43 @@ class Contestant:
         out["train/loss"].numpy()
         self.step.parameters.variables_trained[-1].numpy()
         return time.perf_counter() - start
+
+
+class Aggregation:
+    """What a meta-step does between the tasks' gradients and the optimizer."""
+
+    def __init__(self, aggregator: Aggregator, units: dict[str, list[int]], outcome: Outcome) -> None:
+        aggregator.check(outcome.losses.shape[0])
+        self.outcome, self.count = outcome, 0
+
+        @tf.function(autograph=False)
+        def run(outcome: Outcome, step: tf.Tensor) -> tuple:
+            tasks = TaskGradients(outcome.gradients, losses=outcome.losses, units=units)
+            clock = Clock(step, steps_per_epoch=1, epochs=1, seed=0)
+            found = aggregator(tasks, clock)
+            return found.gradients, ConflictReport().measure(tasks, found.gradients)
+
+        self.run = run
+        self.seconds()
+
+    def seconds(self) -> float:
+        """Of one aggregation and its report."""
+        start = time.perf_counter()
+        for x in tf.nest.flatten(self.run(self.outcome, tf.constant(self.count, tf.int64))):
+            x.numpy()
+        self.count += 1
+        return time.perf_counter() - start
+
+
+def added(mean: Aggregation, other: Aggregation, step_seconds: float, repeats: int) -> dict[str, float]:
+    """The medians' difference, and what it makes of the baseline's step."""
+    pairs = [(mean.seconds(), other.seconds()) for _ in range(repeats)]
+    extra = statistics.median(b for _, b in pairs) - statistics.median(a for a, _ in pairs)
+    return {
+        "mean_milliseconds": 1000 * statistics.median(a for a, _ in pairs),
+        "milliseconds": 1000 * statistics.median(b for _, b in pairs),
+        "ratio": 1 + extra / step_seconds,
+    }
 
 
 def in_turn(baseline: Contestant, other: Contestant, repeats: int) -> dict[str, object]:
@@ -83,38 +132,36 @@ def in_turn(baseline: Contestant, other: Contestant, repeats: int) -> dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workload", default="W1")
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--out", default="method_speed.json")
     args = parser.parse_args()
     w = workloads.parse(args.workload)
     Threads().apply(w.tasks)
-    baseline = Contestant("maml.gin", aggregators.Mean(), w)
+    baseline = Contestant("maml.gin", w)
+    outcome, units = baseline.gradients(), baseline.step.units
     baseline.seconds()
-    report: dict[str, object] = {"workload": args.workload, "cores": len(os.sched_getaffinity(0))}
-    for kind, makers in (("aggregators", _aggregators(w)), ("learners", _learners(w))):
-        report[kind] = {}
-        for name, make in makers.items():
-            try:
-                other = make()
-            except ValueError as error:  # such as Krum with too few tasks
-                report[kind][name] = {"refused": str(error)}
-                continue
-            report[kind][name] = in_turn(baseline, other, args.repeats)
-            print(kind, name, report[kind][name], flush=True)
-            gc.collect()
-            pathlib.Path(args.out).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    step_seconds = statistics.median(baseline.seconds() for _ in range(args.repeats))
+    report: dict[str, object] = {
+        "workload": args.workload, "cores": len(os.sched_getaffinity(0)), "step_seconds": step_seconds,
+        "aggregators": {}, "learners": {},
+    }  # fmt: skip
+    mean = Aggregation(aggregators.Mean(), units, outcome)
 
+    def keep(kind: str, name: str, found: dict[str, object]) -> None:
+        report[kind][name] = found
+        print(kind, name, found, flush=True)
+        pathlib.Path(args.out).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
-def _aggregators(w: workloads.Workload) -> dict[str, object]:
-    return {
-        name: lambda cls=cls: Contestant("maml.gin", cls(), w)
-        for name, cls in aggregators.ALL.items()
-    }
-
-
-def _learners(w: workloads.Workload) -> dict[str, object]:
-    files = sorted(p.name for p in (ROOT / "gin/learners").glob("*.gin"))
-    return {f: lambda f=f: Contestant(f, aggregators.Mean(), w) for f in files}
+    for name, cls in aggregators.ALL.items():
+        try:
+            other = Aggregation(cls(), units, outcome)
+        except ValueError as error:  # such as Krum with too few tasks
+            keep("aggregators", name, {"refused": str(error)})
+            continue
+        keep("aggregators", name, added(mean, other, step_seconds, 10 * args.repeats))
+    for path in sorted((ROOT / "gin/learners").glob("*.gin")):
+        keep("learners", path.stem, in_turn(baseline, Contestant(path.name, w), args.repeats))
+        gc.collect()
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
     python -m bench.methods --data_dir=data --work=runs/methods --steps=6000 --seeds=0,1 --out=docs/methods_table
 
 A cell is a run folder: started again, the command goes on where it was stopped, and trains what is missing.
-All cells have the same data, settings, number of meta-steps, initial weights and tasks by seed; each is
-judged on the same test tasks, so that differences from MAML with the mean are paired. A cell that fails or
-diverges is reported as such and holds up no other.
+All cells have the same data, number of meta-steps, tasks a step, initial weights and tasks by seed; rates and
+inner steps are those of each fragment. Each is judged on the same test tasks, so that differences from MAML with
+the mean are paired. A cell that fails or diverges is reported as such and holds up no other. Seconds a step are
+those of a report of bench.method_speed, if --speed names one.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ import fnmatch
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
 import numpy as np
 
 from tf_lwdgh.outer.evaluation import mean_and_interval
+from tf_lwdgh.runs import conflict_ranking
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BASELINE = "MAML + mean"
 _FAILED = "failed.txt"
 _STEPS_PER_EPOCH = 200
+_MOVED_LAYERS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +40,12 @@ class Cell:
     group: str  # 'aggregator' or 'learner'
     name: str
     fragments: tuple[str, ...]
+    ranked: bool = False  # moves the layers in which the baseline's tasks conflicted most
 
     @property
     def folder(self) -> str:
         """A file name of the cell."""
-        return self.name.lower().replace(" + ", "-").replace(" ", "_")
+        return self.name.lower().replace(" + ", "-").replace(", ", "_")
 
 
 def cells(only: str) -> list[Cell]:
@@ -55,6 +60,8 @@ def cells(only: str) -> list[Cell]:
         if path.stem != "maml":
             fragments = (str(path.relative_to(ROOT)), mean)
             found.append(Cell("learner", f"{path.stem} + mean", fragments))
+            if path.stem == "recon":
+                found.append(Cell("learner", "recon, ranked + mean", fragments, ranked=True))
     return [c for c in found if c.name == BASELINE or fnmatch.fnmatch(c.name, only)]
 
 
@@ -62,6 +69,7 @@ def settings(args: argparse.Namespace, seed: int) -> list[str]:
     """The bindings that all cells share."""
     bindings = [
         f"IMAGE_SIZE = {args.image_size}",
+        f"META_BATCH_SIZE = {args.meta_batch_size}",
         f"EPOCHS = {args.steps // _STEPS_PER_EPOCH}",
         f"SEED = {seed}",
         "TrainerConfig.validate_every = 0",
@@ -78,7 +86,8 @@ def run(cell: Cell, seed: int, args: argparse.Namespace) -> pathlib.Path:
     python = [sys.executable, "-m"]
     files = [f"--gin_file={f}" for f in (args.experiment, *cell.fragments)]
     shared = [f"--run_dir={folder}", f"--data_dir={args.data_dir}"]
-    train = [*python, "tf_lwdgh.train", *files, *settings(args, seed), *shared]
+    bindings = settings(args, seed) + (_most_conflicting(args, seed) if cell.ranked else [])
+    train = [*python, "tf_lwdgh.train", *files, *bindings, *shared]
     judge = [*python, "tf_lwdgh.evaluate", *shared, "--checkpoint=last"]
     judge += [f"--gin_param=Evaluation.n_tasks = {args.tasks}"]
     for command in (train, judge):
@@ -90,6 +99,14 @@ def run(cell: Cell, seed: int, args: argparse.Namespace) -> pathlib.Path:
             (folder / _FAILED).write_text(done.stderr[-2000:], encoding="utf-8")
             break
     return folder
+
+
+def _most_conflicting(args: argparse.Namespace, seed: int) -> list[str]:
+    """The bindings that move as many layers as gin/learners/recon.gin, by the baseline's conflicts."""
+    baseline = cells(BASELINE)[0]
+    ranking = conflict_ranking.of_run(pathlib.Path(args.work) / baseline.folder / f"seed{seed}")
+    chosen = conflict_ranking.bindings([layer.name for layer in ranking.layers[:_MOVED_LAYERS]])
+    return [f"--gin_param={line}" for line in chosen]
 
 
 @dataclasses.dataclass
@@ -118,21 +135,32 @@ def read(folder: pathlib.Path) -> Result | None:
     )  # fmt: skip
 
 
-def table(chosen: list[Cell], seeds: list[int], work: str) -> str:
+def relative_seconds(cell: Cell, speed: dict) -> str:
+    """Of a meta-step, beside the baseline's, by bench.method_speed's report."""
+    if cell.group == "learner":
+        found = speed.get("learners", {}).get(pathlib.Path(cell.fragments[0]).stem)
+    else:
+        text = (ROOT / cell.fragments[0]).read_text(encoding="utf-8")
+        made = re.search(r"Experiment\.aggregator = @(\w+)", text)
+        found = made and speed.get("aggregators", {}).get(made[1])
+    return f"{found['ratio']:.2f}" if found and "ratio" in found else ""
+
+
+def table(chosen: list[Cell], seeds: list[int], work: str, speed: dict) -> str:
     """Markdown rows; a seed's accuracies and differences are means over the same tasks."""
     folders = {(c.name, s): pathlib.Path(work) / c.folder / f"seed{s}" for c in chosen for s in seeds}
     results = {key: read(folder) for key, folder in folders.items()}
     rows = [
         "| method | accuracy by seed, % | difference from MAML + mean, points | mean GCI | conflict rate | "
-        "test inner steps |",
-        "|---|---|---|---|---|---|",
+        "test inner steps | seconds a step, relative |",
+        "|---|---|---|---|---|---|---|",
     ]
     for cell in chosen:
         found = {s: r for s in seeds if (r := results[cell.name, s]) is not None}
         failed = [f for s in seeds if (f := folders[cell.name, s] / _FAILED).exists()]
         if not found:
             why = failed[0].read_text(encoding="utf-8").strip().splitlines()[-1] if failed else "not run"
-            rows.append(f"| {cell.name} | {why[:200]} | | | | |")
+            rows.append(f"| {cell.name} | {why[:200]} | | | | | |")
             continue
         accuracy = " · ".join(_percent(r.accuracies) for r in found.values())
         both = [(r, b) for s, r in found.items() if (b := results[BASELINE, s]) is not None]
@@ -142,7 +170,8 @@ def table(chosen: list[Cell], seeds: list[int], work: str) -> str:
         rate = np.mean([r.conflict_rate for r in found.values()])
         steps = next(iter(found.values())).inner_steps
         rows.append(
-            f"| {cell.name} | {accuracy} | {difference} | {gci:.2f} | {100 * rate:.0f} % | {steps} |"
+            f"| {cell.name} | {accuracy} | {difference} | {gci:.2f} | {100 * rate:.0f} % | {steps} | "
+            f"{relative_seconds(cell, speed)} |"
         )
     return "\n".join(rows) + "\n"
 
@@ -164,18 +193,21 @@ def main() -> None:
     parser.add_argument("--work", default="runs/methods", help="the folder of all run folders")
     parser.add_argument("--image_size", type=int, default=32)
     parser.add_argument("--steps", type=int, default=6000, help="meta-steps of every cell")
+    parser.add_argument("--meta_batch_size", type=int, default=4, help="tasks of a meta-step")
     parser.add_argument("--tasks", type=int, default=1000, help="test tasks")
     parser.add_argument("--seeds", default="0", help="by commas")
     parser.add_argument("--only", default="*", help="a pattern of names, such as 'MAML + *'")
+    parser.add_argument("--speed", help="a report of bench.method_speed")
     parser.add_argument("--out", default="methods_table", help="without .md")
     args = parser.parse_args()
     seeds, chosen = [int(s) for s in args.seeds.split(",")], cells(args.only)
+    speed = json.loads(pathlib.Path(args.speed).read_text(encoding="utf-8")) if args.speed else {}
     args.work, args.data_dir = os.path.abspath(args.work), os.path.abspath(args.data_dir)
     for seed in seeds:
         for cell in chosen:
             print(f"{cell.name}, seed {seed}", flush=True)
             run(cell, seed, args)
-            text = table(cells("*"), seeds, args.work)
+            text = table(cells("*"), seeds, args.work, speed)
             pathlib.Path(f"{args.out}.md").write_text(text, encoding="utf-8")
     print(pathlib.Path(f"{args.out}.md").read_text(encoding="utf-8"))
 
