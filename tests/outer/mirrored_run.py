@@ -14,11 +14,12 @@ from tf_lwdgh.runs.trainer import Trainer
 
 
 def losses(folder: pathlib.Path, strategy: str) -> list[float]:
-    """Trains in <folder>/<strategy>, in two goes, and reads its log."""
+    """Trains in <folder>/<strategy>, on several replicas in two goes, and reads its log."""
     run_dir = folder / strategy
     params = (f"Experiment.strategy = '{strategy}'", "META_BATCH_SIZE = 4")
-    stops = iter([True])
-    Trainer(tiny.build(folder, *params), str(run_dir)).run(stop=lambda: next(stops))
+    if strategy != "default":
+        stops = iter([True])
+        Trainer(tiny.build(folder, *params), str(run_dir)).run(stop=lambda: next(stops))
     Trainer(tiny.build(folder, *params), str(run_dir)).run()
     rows = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
     return [row["train/loss"] for row in rows if "train/loss" in row]

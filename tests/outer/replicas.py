@@ -22,13 +22,13 @@ from tf_lwdgh.types import Episode
 
 LEARNER = MAML(inner_loop=InnerLoop(steps=1, inner_lr=0.1), batch_norm="global")
 CASES = {  # learner, aggregator, explore-exploit, sharpness of the outer loop
-    "mean": (Centres(batch_norm="global"), Mean(), None, 0.0),
-    "lwdgh_model": (Centres(), LWDGH(unit="model", temperature=0.5), None, 0.0),
+    "own": (
+        Centres(harmonized=False, batch_norm="global"), LWDGH(unit="model", temperature=0.5), None, 0.0
+    ),
     "lwdgh_ee": (LEARNER, LWDGH(), ExploreExploit(p_max=0.5), 0.0),
-    "own": (Centres(harmonized=False), LWDGH(), None, 0.0),
     "coupled": (CoupledCentres(), LWDGH(scale="relative", unit="layer"), None, 0.0),
     "sharp": (CoupledCentres(), Mean(), ExploreExploit(p_max=0.5), 0.1),
-}
+}  # fmt: skip
 N_TASKS, STEPS = 4, 4
 
 

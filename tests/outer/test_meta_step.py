@@ -244,4 +244,4 @@ def test_two_replicas_give_the_update_of_one():
         assert differences["weights"] < 1e-9, (name, differences)
         assert differences["metrics"] < 1e-6, (name, differences)
     assert len(set(report["lwdgh_ee"]["flags"])) == 2
-    assert set(report["mean"]["flags"]) == {-1}
+    assert set(report["own"]["flags"]) == {-1}
