@@ -1,11 +1,26 @@
-"""What every test may count on: no gin binding of another test."""
+"""What every test may count on: no gin binding of another test; and how their graphs are run."""
+
+import pathlib
 
 import pytest
+import tensorflow as tf
 
 from tf_lwdgh import config
+
+# Their graphs run once or twice, and TensorFlow's optimizer of graphs takes longer than they do. What is
+# trained, served and run on replicas (outer, runs, serving, the commands) is optimized as a user's is.
+NOT_OPTIMIZED = ("aggregators", "learners", "networks")
 
 
 @pytest.fixture(autouse=True)
 def _no_bindings_stay():
     yield
     config.clear()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _graphs_run_as_written(request):
+    room = request.path.relative_to(pathlib.Path(__file__).parent).parts[0]
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": room in NOT_OPTIMIZED})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})

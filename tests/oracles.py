@@ -51,7 +51,7 @@ def loss(params: list[tf.Tensor], images: tf.Tensor, labels: np.ndarray) -> tf.T
     return tf.reduce_mean(tf.math.log(tf.reduce_sum(tf.exp(scores), 1)) - chosen)
 
 
-@tf.function
+@tf.function(autograph=False)
 def _gradient(params, images, labels):
     with tf.GradientTape() as tape:
         tape.watch(params)
@@ -59,7 +59,7 @@ def _gradient(params, images, labels):
     return tape.gradient(value, params)
 
 
-@tf.function
+@tf.function(autograph=False)
 def _hessian_vector(params, images, labels, vector):
     """∇²L v by forward-mode differentiation of the gradient."""
     with tf.autodiff.ForwardAccumulator(params, vector) as accumulator:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import glob
 import io
 import json
@@ -69,18 +68,22 @@ MISTAKES = [
 
 
 @pytest.fixture(scope="module")
-def mistakes(folder) -> list[subprocess.CompletedProcess]:
-    """What each of MISTAKES came to; side by side, since each process starts TensorFlow anew."""
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(lambda case: _run(folder, case[0], *case[1]), MISTAKES))
+def mistakes(folder) -> list[tuple[int, str]]:
+    """What each of MISTAKES came to: exit code and standard error."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.forked_commands"],
+        input=json.dumps([case[:2] for case in MISTAKES]), cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize("case", range(len(MISTAKES)), ids=[m[2] for m in MISTAKES])
 def test_what_the_user_can_mend_is_one_message_and_exit_code_2(mistakes, case):
-    done, message = mistakes[case], MISTAKES[case][2]
-    assert done.returncode == command_line.USER_ERROR, done.stderr
-    assert re.search(message, done.stderr.replace("\n", " ")), done.stderr
-    assert "Traceback" not in done.stderr and "In call to configurable" not in done.stderr
+    (code, said), message = mistakes[case], MISTAKES[case][2]
+    assert code == command_line.USER_ERROR, said
+    assert re.search(message, said.replace("\n", " ")), said
+    assert "Traceback" not in said and "In call to configurable" not in said
 
 
 def test_start_up_chatter_stays_off_the_terminal(folder):

@@ -70,7 +70,8 @@ def at(parameters, network):
 def gradients_of(parameters, episodes, network):
     """Every task's outer gradients, one array [T, *shape] a trained variable."""
     run = tf.function(
-        lambda: outer_gradients(parameters, episodes, meta=at(parameters, network)).gradients
+        lambda: outer_gradients(parameters, episodes, meta=at(parameters, network)).gradients,
+        autograph=False,
     )
     return [g.numpy() for g in run()]
 
@@ -132,7 +133,7 @@ def query_losses(parameters, episodes):
     """From the network's parameters to every task's query loss, [T]."""
     context = Context(parameters.model, training=True)
 
-    @tf.function
+    @tf.function(autograph=False)
     def losses(network):
         return tf.map_fn(
             lambda one: parameters.learner.objective(context, at(parameters, network), one).loss,
@@ -172,7 +173,9 @@ def test_a_meta_batch_equals_single_tasks():
     parameters = MetaParameters(small_convnet(), MAML(inner_loop=InnerLoop(steps=2, inner_lr=0.1)))
     episodes = random_episodes()
     unknown = Episode(*(tf.TensorSpec([None, *x.shape[1:]], x.dtype) for x in episodes))
-    run = tf.function(lambda e: outer_gradients(parameters, e).gradients, input_signature=[unknown])
+    run = tf.function(
+        lambda e: outer_gradients(parameters, e).gradients, input_signature=[unknown], autograph=False
+    )
     together = run(episodes)
     for k in range(N_TASKS):
         for a, b in zip(together, run(Episode(*(x[k : k + 1] for x in episodes)))):

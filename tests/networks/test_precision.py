@@ -42,7 +42,8 @@ def gradients(dtype, inner_scale=1.0, outer_scale=1.0, build=convnet4, **sizes):
     meta = outer_gradient.at(parameters, cast_to(model, network))
     episodes = Episode(*cast_to(model, outer_gradient.random_episodes(size=sizes["image_size"])))
     run = tf.function(
-        lambda: outer_gradients(parameters, episodes, meta=meta, loss_scale=outer_scale).gradients
+        lambda: outer_gradients(parameters, episodes, meta=meta, loss_scale=outer_scale).gradients,
+        autograph=False,
     )
     return [g.numpy() for g in run()]
 

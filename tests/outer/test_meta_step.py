@@ -84,7 +84,7 @@ def test_without_explore_exploit_nothing_is_logged_of_it(explore):
 def test_sgd_step_equals_weights_minus_rate_times_harmonized_gradient():
     step = build(LWDGH(), keras.optimizers.SGD(0.5), {"clip_value": None})
     before = trained(step)
-    gradients = tf.function(outer_gradients)(step.parameters, meta_batch()).gradients
+    gradients = tf.function(outer_gradients, autograph=False)(step.parameters, meta_batch()).gradients
     run(step)
     for old, new, g in zip(before, trained(step), gradients):
         _, update = oracles.lwdgh(g.numpy().reshape(N_TASKS, -1).astype(np.float64))
@@ -132,7 +132,7 @@ def test_metrics_are_complete():
 
 def test_conflict_is_measured_as_numpy_does_whatever_aggregates():
     step = build(Mean(), report=ConflictReport(threshold=0.1))
-    gradients = tf.function(outer_gradients)(step.parameters, meta_batch()).gradients
+    gradients = tf.function(outer_gradients, autograph=False)(step.parameters, meta_batch()).gradients
     out, rates = run(step), {"conflict_rate": [], "strong_conflict_rate": []}
     for name, g in zip(step.parameters.names, gradients):
         if name in IDLE:
@@ -190,7 +190,7 @@ def test_global_statistics_move_towards_the_tasks_mean():
     step = build(learner=learner, outer={"statistics_momentum": 0.75})
     averages = step.parameters.model.state_variables
     before = [np.array(v) for v in averages]
-    statistics = tf.function(outer_gradients)(step.parameters, meta_batch()).statistics
+    statistics = tf.function(outer_gradients, autograph=False)(step.parameters, meta_batch()).statistics
     run(step)
     for old, new, s in zip(before, averages, statistics):
         np.testing.assert_allclose(new, 0.75 * old + 0.25 * np.mean(s, 0), rtol=1e-4, atol=1e-5)

@@ -31,7 +31,9 @@ def gradients(keras_model, execution, memory="store", episodes=None):
     parameters = MetaParameters(keras_model, MAML(inner_loop=inner_loop(CASE, memory)))
     meta = at(parameters, outer_gradient.perturbed_values(parameters.model))
     episodes = random_episodes() if episodes is None else episodes
-    run = tf.function(lambda: outer_gradients(parameters, episodes, meta=meta, execution=execution))
+    run = tf.function(
+        lambda: outer_gradients(parameters, episodes, meta=meta, execution=execution), autograph=False
+    )
     found = run()
     assert found.losses.shape == found.accuracies.shape == (N_TASKS,)
     return [g.numpy() for g in found.gradients]
@@ -70,7 +72,7 @@ def gradients_alone(keras_model, episodes):
     meta = at(parameters, outer_gradient.perturbed_values(parameters.model))
     context = Context(parameters.model, training=True)
 
-    @tf.function
+    @tf.function(autograph=False)
     def run(episode):
         with tf.GradientTape() as tape:
             tape.watch(meta.network)
@@ -92,7 +94,7 @@ def test_a_loop_may_have_any_number_of_tasks_and_unrolling_is_refused():
         run = lambda e: outer_gradients(  # noqa: E731
             parameters, e, execution=TaskExecution(mode)
         ).losses
-        return tf.function(run, input_signature=[unknown])
+        return tf.function(run, input_signature=[unknown], autograph=False)
 
     assert losses("map")(episodes).shape == (N_TASKS,)
     message = "'unrolled' needs a number of tasks that is known when tracing. Received: None"
