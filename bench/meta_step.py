@@ -40,6 +40,7 @@ OURS = {
     "vectorized": ("--mode", "vectorized"),
     "xla": ("--xla",),
     "bfloat16": ("--products", "mixed_bfloat16"),
+    "eigen": ("--eigen",),
     "mean": ("--aggregator", "mean"),
     "lwdgh_ee": ("--aggregator", "lwdgh_ee"),
 }

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import os
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if "--eigen" in sys.argv:  # read when TensorFlow is imported
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
 
 import keras
 import numpy as np
@@ -110,6 +113,7 @@ if __name__ == "__main__":
     parser.add_argument("--mode", default="map", choices=MODES, help="how the tasks run")
     parser.add_argument("--parallel_tasks", type=int, help="tasks at once")
     parser.add_argument("--xla", action="store_true", help="compile each task")
+    parser.add_argument("--eigen", action="store_true", help="without oneDNN's kernels")
     parser.add_argument("--products", help="a Keras dtype policy, such as mixed_bfloat16")
     parser.add_argument("--intra_op", type=int, help="threads an operation")
     parser.add_argument("--inter_op", type=int, help="operations at once")

@@ -1,6 +1,6 @@
-"""Prints reports of bench.meta_step and bench.scaling as Markdown tables.
+"""Prints the benchmarks' reports as Markdown tables.
 
-    python -m bench.tables docs/benchmark.json docs/scaling.json
+    python -m bench.tables docs/benchmark.json docs/scaling.json docs/method_speed.json
 """
 
 from __future__ import annotations
@@ -69,8 +69,65 @@ def scaling(report: dict) -> list[str]:
     return lines
 
 
+def added(report: dict) -> list[str]:
+    """What the aggregators of a report of bench.method_speed add to the baseline's step."""
+    lines = [
+        "| aggregator | aggregation and report, ms | more than the mean's, ms | of the step |",
+        "|---|---|---|---|",
+    ]
+    for name, x in report["aggregators"].items():
+        if "refused" in x:
+            continue
+        extra = x["milliseconds"] - x["mean_milliseconds"]
+        lines.append(
+            f"| {name} | {x['milliseconds']:.1f} | {extra:+.1f} | {100 * (x['ratio'] - 1):+.1f} % |"
+        )
+    return lines
+
+
+def learners(report: dict) -> list[str]:
+    """The learners of a report of bench.method_speed beside its baseline."""
+    lines = [
+        "| learner | inner steps | seconds, MAML / it | ratio | first step, s |",
+        "|---|---|---|---|---|",
+    ]
+    for name, x in report["learners"].items():
+        lines.append(
+            f"| `{name}` | {x['inner_steps']} | {x['baseline_seconds']:.2f} / {x['seconds']:.2f} "
+            f"| **{x['ratio']:.2f}** | {x['first_step_seconds']:.0f} |"
+        )
+    return lines
+
+
+def aggregation(report: dict) -> list[str]:
+    """One line an aggregator of a report of bench.aggregation: ours / TorchJD's by number of tasks."""
+    counts = list(report["ours"])
+    lines = [
+        f"| ms, ours / TorchJD | {' | '.join(f'{k} tasks' for k in counts)} |",
+        "|---" * (len(counts) + 1) + "|",
+    ]
+
+    def cell(name: str, tasks: str) -> str:
+        both = (report[side].get(tasks, {}).get(name, {}) for side in ("ours", "torchjd"))
+        return " / ".join(f"{x['milliseconds']:.1f}" if "milliseconds" in x else "–" for x in both)
+
+    for name in report["ours"][counts[0]]:
+        lines.append(f"| {name} | {' | '.join(cell(name, k) for k in counts)} |")
+    return lines
+
+
+def tables(report: dict) -> list[list[str]]:
+    """Those of a report, by what it holds."""
+    if "points" in report:
+        return [scaling(report)]
+    if "learners" in report:
+        return [added(report), learners(report)]
+    if "torchjd" in report:
+        return [aggregation(report)]
+    return [rows(report), shares(report)]
+
+
 if __name__ == "__main__":
     for path in sys.argv[1:]:
-        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-        tables = [scaling(content)] if "points" in content else [rows(content), shares(content)]
-        print("\n\n".join("\n".join(table) for table in tables) + "\n")
+        found = tables(json.loads(pathlib.Path(path).read_text(encoding="utf-8")))
+        print("\n\n".join("\n".join(table) for table in found) + "\n")

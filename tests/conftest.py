@@ -8,8 +8,8 @@ import tensorflow as tf
 from tf_lwdgh import config
 
 # Their graphs run once or twice, and TensorFlow's optimizer of graphs takes longer than they do. What is
-# trained, served and run on replicas (outer, runs, serving, the commands) is optimized as a user's is.
-NOT_OPTIMIZED = ("aggregators", "learners", "networks")
+# trained and served (runs, serving, the commands, a mirrored run) is optimized as a user's is.
+NOT_OPTIMIZED = ("aggregators", "learners", "networks", "outer")
 
 
 @pytest.fixture(autouse=True)

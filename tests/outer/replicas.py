@@ -79,6 +79,7 @@ def run(replicas: int, name: str) -> tuple[list[np.ndarray], list[dict]]:
 
 
 def main() -> None:
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})  # slower than the steps
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     report = {}

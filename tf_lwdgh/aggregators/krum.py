@@ -28,7 +28,10 @@ class Krum(GramAggregator):
 
     reference: ClassVar[str] = "Blanchard et al.: Machine Learning with Adversaries, NeurIPS 2017"
     equation: ClassVar[str] = "d = g_i, i = argmin Σ over the K − f − 2 nearest j of ‖g_i − g_j‖²"
-    traps: ClassVar[str] = "Made against faulty workers: of tasks that merely differ it forgets all but one."
+    traps: ClassVar[str] = (
+        "Made against faulty workers: of tasks that merely differ it forgets all but one. With K = f + 3 a "
+        "gradient is judged by its one nearest neighbour, so two are equally near and the first is taken."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -27,7 +27,10 @@ class MGDA(GramAggregator):
 
     reference: ClassVar[str] = "Sener, Koltun: Multi-Task Learning as Multi-Objective Optimization, 2018"
     equation: ClassVar[str] = "d = Σ α_i g_i, α = argmin_{α ∈ simplex} ‖Σ α_i g_i‖²"
-    traps: ClassVar[str] = "The task of the smallest gradient decides: with 'none' training can stall."
+    traps: ClassVar[str] = (
+        "The task of the smallest gradient decides: with 'none' training can stall. With 'loss' or 'both' "
+        "a task whose loss is 0 has n_i = 0: it counts as no gradient and gets all the weight."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -55,7 +55,7 @@ class Learner:
       traps: what to know before using it.
     """
 
-    batch_norm: str = "transductive"
+    batch_norm: str = dataclasses.field(default="transductive", kw_only=True)
 
     reference: ClassVar[str]
     equation: ClassVar[str] = ""

@@ -36,7 +36,7 @@ class OuterLoop:
       statistics_momentum: how slowly the averages of batch_norm='global' move, in [0, 1).
       loss_scale: a task's loss is multiplied and its outer gradient divided by it, for float16.
       sharpness: ρ >= 0: the tasks' gradients are taken ρ uphill along their mean, at θ + ρ ḡ/‖ḡ‖
-        (Sharp-MAML's outer loop, Abbas et al. 2022); 0 leaves it out. Doubles the time of a step.
+        (Sharp-MAML's outer loop, Abbas et al. 2022); 0 leaves it out. Doubles the time of a step and more.
     """
 
     meta_batch_size: int = 4
