@@ -147,6 +147,9 @@ def test_conflict_is_measured_as_numpy_does_whatever_aggregates():
             assert out[f"{key}/{name}"] == pytest.approx(rates[key][-1])
         assert out[f"gci/{name}"] == pytest.approx(oracles.gci(rows, rows.mean(0)).sum(), rel=1e-4)
         assert out[f"update_cosine/{name}"] == pytest.approx(1, abs=1e-5)
+        assert out[f"gradient_norm/{name}"] == pytest.approx(np.linalg.norm(rows.mean(0)), rel=1e-4)
+    whole = np.concatenate([np.ravel(g.numpy().mean(0)) for g in gradients])
+    assert out["gradient_norm/total"] == pytest.approx(np.linalg.norm(whole), rel=1e-4)
     for key, values in rates.items():
         assert out[f"{key}/total"] == pytest.approx(np.mean(values))
     assert np.ptp(rates["conflict_rate"]) > 0

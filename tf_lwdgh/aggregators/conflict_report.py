@@ -66,13 +66,11 @@ class ConflictReport:
 
     @staticmethod
     def _update_cosines(tasks: TaskGradients, update: Tensors) -> Metrics:
-        def flat(tensors: Tensors, members: list[int]) -> tf.Tensor:
-            return trees.flatten_unit([g[None] for g in tensors], members)
-
-        return {
-            unit: trees.cosines(flat(update, members), flat(tasks.mean, members)[0])[0]
-            for unit, members in tasks.units.items()
-        }
+        updates = trees.measured_units(update, tasks.units)
+        found = [
+            tf.tensordot(u.directions, m.directions, 1) for u, m in zip(updates, tasks.unit_means)
+        ]
+        return tasks.by_unit(tf.clip_by_value(tf.stack(found), -1, 1))
 
 
 def cosine_matrices(tasks: TaskGradients) -> tf.Tensor:

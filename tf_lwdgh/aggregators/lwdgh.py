@@ -12,7 +12,6 @@ from typing import ClassVar
 import tensorflow as tf
 
 from tf_lwdgh import config
-from tf_lwdgh.aggregators import trees
 from tf_lwdgh.aggregators.base import Aggregator
 from tf_lwdgh.aggregators.task_gradients import TaskGradients
 from tf_lwdgh.types import Aggregated, Clock, Published
@@ -66,6 +65,6 @@ class LWDGH(Aggregator):
     def _scaled(self, tasks: TaskGradients) -> tf.Tensor:
         if self.scale == "absolute":
             return tasks.gci
-        mine = [trees.safe_norm(trees.flatten_unit(tasks.rows, m)) for m in tasks.units.values()]
+        mine = [rows.norms for rows in tasks.unit_rows]
         norms = tasks.collective.gather(tf.stack(mine))
         return tf.math.divide_no_nan(tasks.gci, tf.reduce_mean(norms, -1, keepdims=True))

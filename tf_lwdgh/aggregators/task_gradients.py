@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tf_lwdgh.aggregators import conflict, trees
 from tf_lwdgh.aggregators.collectives import Collective
-from tf_lwdgh.aggregators.trees import Units
+from tf_lwdgh.aggregators.trees import Measured, Units
 from tf_lwdgh.types import Tensors
 
 
@@ -80,9 +80,22 @@ class TaskGradients:
         return self.collective.gather(self.losses)
 
     @_once
+    def unit_rows(self) -> list[Measured]:
+        """Each unit's rows [T, D]: this replica's tasks."""
+        return [trees.measured(trees.flatten_unit(self.rows, m)) for m in self.units.values()]
+
+    @_once
+    def unit_means(self) -> list[Measured]:
+        """Each unit's part of ḡ, [D]."""
+        return trees.measured_units(self.mean, self.units)
+
+    @_once
     def gci(self) -> tf.Tensor:
         """The Gradient Conflict Index of every task in every unit: [U, K]."""
-        return conflict.measure(self.rows, self.mean, self.units, self.collective)
+        pairs = zip(self.unit_rows, self.unit_means)
+        return self.collective.gather(
+            tf.stack([conflict.gradient_conflict_index(rows, mean) for rows, mean in pairs])
+        )
 
     @_once
     def gram(self) -> Gram:
@@ -92,16 +105,15 @@ class TaskGradients:
         holds those of more than two: R all-reduces of T times the gradient's size.
         """
         matrices, scales = [], []
-        for members in self.units.values():
-            matrix, scale = self._gram_of(trees.flatten_unit(self.rows, members))
+        for rows in self.unit_rows:
+            matrix, scale = self._gram_of(rows)
             matrices.append(matrix)
             scales.append(scale)
         return Gram(tf.stack(matrices), tf.stack(scales))
 
-    def _gram_of(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        norms = self.collective.gather(trees.safe_norm(rows))
-        scale = tf.reduce_max(norms)
-        unit = tf.math.divide_no_nan(rows, scale)
+    def _gram_of(self, rows: Measured) -> tuple[tf.Tensor, tf.Tensor]:
+        scale = tf.reduce_max(self.collective.gather(rows.norms))
+        unit = tf.math.divide_no_nan(rows.vectors, scale)
         mine = tf.cast(unit, tf.float64)
         if self.collective.size == 1:
             matrix = tf.matmul(mine, mine, transpose_b=True)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -64,19 +65,29 @@ def safe_norm(x: tf.Tensor) -> tf.Tensor:
     return scale[..., 0] * tf.sqrt(tf.reduce_sum(tf.square(x / scale), axis=-1))
 
 
-def cosines(vectors: tf.Tensor, reference: tf.Tensor) -> tf.Tensor:
-    """Cosine of each row with a reference; 0 where either is 0.
+class Measured(NamedTuple):
+    """Vectors with their norms and directions, so that each is computed once."""
 
-    Args:
-      vectors: [T, D].
-      reference: [D].
+    vectors: tf.Tensor  # [..., D]
+    norms: tf.Tensor  # [...]
+    directions: tf.Tensor  # [..., D]; 0 where the vector is 0
 
-    Returns:
-      [T], in [-1, 1].
-    """
-    norms, length = safe_norm(vectors), safe_norm(reference)
-    unit = tf.math.divide_no_nan(vectors, norms[:, None])
-    cosine = tf.linalg.matvec(unit, tf.math.divide_no_nan(reference, length))
+
+def measured(vectors: tf.Tensor) -> Measured:
+    """Vectors [..., D] with their norms and directions."""
+    norms = safe_norm(vectors)
+    return Measured(vectors, norms, tf.math.divide_no_nan(vectors, norms[..., None]))
+
+
+def measured_units(tensors: Tensors, units: Units) -> list[Measured]:
+    """Each unit's part of one tensor a variable, as a vector [D]."""
+    rows = [t[None] for t in tensors]
+    return [measured(flatten_unit(rows, members)[0]) for members in units.values()]
+
+
+def cosines(rows: Measured, reference: Measured) -> tf.Tensor:
+    """Cosine of each row [T, D] with a reference [D]: [T], in [-1, 1]; 0 where either is 0."""
+    cosine = tf.linalg.matvec(rows.directions, reference.directions)
     return tf.clip_by_value(cosine, -1, 1)
 
 

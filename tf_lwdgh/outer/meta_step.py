@@ -218,15 +218,12 @@ class MetaStep(tf.Module):
             variable.assign(momentum * tf.convert_to_tensor(variable) + (1 - momentum) * mean)
 
     def _update_metrics(self, update: Tensors) -> Metrics:
-        norms = {
-            f"gradient_norm/{unit}": trees.safe_norm(
-                trees.flatten_unit([g[None] for g in update], members)
-            )[0]
-            for unit, members in self.units.items()
-        }
-        each = tf.stack([trees.safe_norm(tf.reshape(g, [-1])) for g in update])
-        rate = tf.convert_to_tensor(self.optimizer.learning_rate)
-        return norms | {"gradient_norm/total": trees.safe_norm(each), "learning_rate/outer": rate}
+        inside = {i for members in self.units.values() for i in members}
+        outside = {f"{i}": [i] for i in range(len(update)) if i not in inside}
+        norms = [u.norms for u in trees.measured_units(update, self.units | outside)]
+        metrics = {f"gradient_norm/{unit}": norm for unit, norm in zip(self.units, norms)}
+        metrics["gradient_norm/total"] = trees.safe_norm(tf.stack(norms))
+        return metrics | {"learning_rate/outer": tf.convert_to_tensor(self.optimizer.learning_rate)}
 
     @staticmethod
     def _task_metrics(outcome: Outcome, collective: Collective) -> Metrics:
