@@ -24,3 +24,8 @@ def _graphs_run_as_written(request):
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": room in NOT_OPTIMIZED})
     yield
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+
+
+def pytest_collection_modifyitems(items):
+    """The longest file first, so that no worker is left alone with it at the end (tools/test.sh)."""
+    items.sort(key=lambda item: item.path.name != "test_readme.py")

@@ -4,4 +4,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 PY=${PY:-.venv/bin/python}
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
-exec "$PY" -m pytest --quiet --numprocesses="${WORKERS:-2}" --dist=loadfile "$@"
+exec "$PY" -m pytest --quiet --numprocesses="${WORKERS:-2}" --dist=loadfile --no-loadscope-reorder "$@"

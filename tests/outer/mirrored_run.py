@@ -16,7 +16,9 @@ from tf_lwdgh.runs.trainer import Trainer
 def losses(folder: pathlib.Path, strategy: str) -> list[float]:
     """Trains in <folder>/<strategy>, on several replicas in two goes, and reads its log."""
     run_dir = folder / strategy
-    params = (f"Experiment.strategy = '{strategy}'", "META_BATCH_SIZE = 4")
+    params = (
+        f"Experiment.strategy = '{strategy}'", "META_BATCH_SIZE = 4", "TrainerConfig.validate_every = 0"
+    )  # fmt: skip
     if strategy != "default":
         stops = iter([True])
         Trainer(tiny.build(folder, *params), str(run_dir)).run(stop=lambda: next(stops))

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests.toy_learners import Centres, CoupledCentres
-from tf_lwdgh.aggregators import LWDGH, Mean
+from tf_lwdgh.aggregators import LWDGH
 from tf_lwdgh.aggregators.explore_exploit import ExploreExploit
 from tf_lwdgh.learners import MAML
 from tf_lwdgh.learners.inner_loop import InnerLoop
@@ -26,8 +26,9 @@ CASES = {  # learner, aggregator, explore-exploit, sharpness of the outer loop
         Centres(harmonized=False, batch_norm="global"), LWDGH(unit="model", temperature=0.5), None, 0.0
     ),
     "lwdgh_ee": (LEARNER, LWDGH(), ExploreExploit(p_max=0.5), 0.0),
-    "coupled": (CoupledCentres(), LWDGH(scale="relative", unit="layer"), None, 0.0),
-    "sharp": (CoupledCentres(), Mean(), ExploreExploit(p_max=0.5), 0.1),
+    "coupled_sharp": (
+        CoupledCentres(), LWDGH(scale="relative", unit="layer"), ExploreExploit(p_max=0.5), 0.1
+    ),
 }  # fmt: skip
 N_TASKS, STEPS = 4, 4
 

@@ -45,7 +45,8 @@ def profiled(folder):
 
 
 def _train(folder, name, *, profile=True, stop=lambda: False, spoil_at=None) -> str:
-    trainer = Trainer(tiny.build(folder), str(folder / name))
+    assembly = tiny.build(folder, "TrainerConfig.validate_every = 0")
+    trainer = Trainer(assembly, str(folder / name))
     step, printed = trainer.meta_step, io.StringIO()
 
     def spoiled(episodes, number):
