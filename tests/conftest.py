@@ -7,6 +7,9 @@ import tensorflow as tf
 
 from tf_lwdgh import config
 
+# As Threads has it where tasks run side by side; with several threads oneDNN's sums are not the same to the bit.
+tf.config.threading.set_intra_op_parallelism_threads(1)
+
 # Their graphs run once or twice, and TensorFlow's optimizer of graphs takes longer than they do. What is
 # trained and served (runs, serving, the commands, a mirrored run) is optimized as a user's is.
 NOT_OPTIMIZED = ("aggregators", "learners", "networks", "outer")
