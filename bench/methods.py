@@ -92,7 +92,8 @@ def run(cell: Cell, seed: int, args: argparse.Namespace) -> pathlib.Path:
     judge += [f"--gin_param=Evaluation.n_tasks = {args.tasks}"]
     for command in (train, judge):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        if done.returncode < 0:  # stopped from outside: to be gone on with
+        # A run that is stopped from outside ends well at the end of a window: to be gone on with.
+        if done.returncode < 0 or "the same command goes on from there" in done.stderr:
             raise KeyboardInterrupt
         if done.returncode:
             folder.mkdir(parents=True, exist_ok=True)
