@@ -86,7 +86,12 @@ def run(cell: Cell, seed: int, args: argparse.Namespace) -> pathlib.Path:
     python = [sys.executable, "-m"]
     files = [f"--gin_file={f}" for f in (args.experiment, *cell.fragments)]
     shared = [f"--run_dir={folder}", f"--data_dir={args.data_dir}"]
-    bindings = settings(args, seed) + (_most_conflicting(args, seed) if cell.ranked else [])
+    bindings = settings(args, seed)
+    if cell.ranked:
+        try:
+            bindings += _most_conflicting(args, seed)
+        except (ValueError, OSError) as error:  # the baseline failed
+            return _failed(folder, str(error))
     train = [*python, "tf_lwdgh.train", *files, *bindings, *shared]
     judge = [*python, "tf_lwdgh.evaluate", *shared, "--checkpoint=last"]
     judge += [f"--gin_param=Evaluation.n_tasks = {args.tasks}"]
@@ -96,9 +101,14 @@ def run(cell: Cell, seed: int, args: argparse.Namespace) -> pathlib.Path:
         if done.returncode < 0 or "the same command goes on from there" in done.stderr:
             raise KeyboardInterrupt
         if done.returncode:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / _FAILED).write_text(done.stderr[-2000:], encoding="utf-8")
-            break
+            return _failed(folder, done.stderr[-2000:])
+    return folder
+
+
+def _failed(folder: pathlib.Path, why: str) -> pathlib.Path:
+    """Keeps the reason, which the table shows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _FAILED).write_text(why, encoding="utf-8")
     return folder
 
 
