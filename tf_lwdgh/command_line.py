@@ -15,6 +15,7 @@ import absl.logging
 from absl import flags
 
 USER_ERROR, DIVERGED = 2, 3
+PARENT = "TF_LWDGH_PARENT"  # environment: the process with which this one stops
 _GIN_TRACE = re.compile(r"\n\s*In call to configurable.*", re.DOTALL)
 
 _CHATTER = re.compile(
@@ -101,8 +102,12 @@ def start_tensorflow() -> None:
 
 
 def stop_on_signal() -> Callable[[], bool]:
-    """Whether Ctrl-C or a TERM signal has come; a second Ctrl-C stops at once."""
+    """Whether Ctrl-C or a TERM signal has come; a second Ctrl-C stops at once.
+
+    Where the environment names a parent (TF_LWDGH_PARENT), also whether that process is gone.
+    """
     seen: list[int] = []
+    parent = os.environ.get(PARENT)
 
     def handler(number: int, _frame) -> None:
         seen.append(number)
@@ -111,4 +116,4 @@ def stop_on_signal() -> Callable[[], bool]:
 
     signal.signal(signal.SIGINT, handler)
     signal.signal(signal.SIGTERM, handler)
-    return lambda: bool(seen)
+    return lambda: bool(seen) or (parent is not None and os.getppid() != int(parent))

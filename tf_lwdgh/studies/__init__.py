@@ -1,0 +1,1 @@
+"""Many runs made into tables and pictures."""

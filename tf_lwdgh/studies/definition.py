@@ -1,0 +1,199 @@
+"""What a study is: methods × settings × seeds, as a gin file says it."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tf_lwdgh import config
+from tf_lwdgh.studies.figures.base import FigureMaker
+
+Strings = tuple[str, ...]
+
+
+@config.configurable
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One row of a study's tables.
+
+    Attributes:
+      name: as the tables show it.
+      gin_files: on top of the experiment's and the setting's.
+      gin_params: bindings on top of those.
+      published: the accuracy that somebody published, such as '48.17 ± 1.75' (per cent), by the
+        setting's name; a single setting needs no name: '48.17 ± 1.75' alone.
+      source: where it was published.
+      absent: why this method can't be trained here; '' where it can. Its published figure is shown.
+    """
+
+    name: str = config.REQUIRED
+    gin_files: Strings = ()
+    gin_params: Strings = ()
+    published: Mapping[str, str] | str = dataclasses.field(default_factory=dict)
+    source: str = ""
+    absent: str = ""
+
+    def __post_init__(self) -> None:
+        _check_name("Method.name", self.name)
+        for field in ("gin_files", "gin_params"):
+            _freeze_strings(self, "Method", field)
+
+    def published_in(self, setting: str) -> str:
+        """The published accuracy in a setting, or ''."""
+        if isinstance(self.published, str):
+            return self.published
+        return self.published.get(setting, "")
+
+
+@config.configurable
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One table of a study: what all its methods share, such as '5-way 1-shot'.
+
+    Attributes:
+      name: as the report shows it; may be '' where there is one setting alone.
+      gin_files: on top of the experiment's.
+      gin_params: bindings on top of those.
+    """
+
+    name: str = ""
+    gin_files: Strings = ()
+    gin_params: Strings = ()
+
+    def __post_init__(self) -> None:
+        for field in ("gin_files", "gin_params"):
+            _freeze_strings(self, "Setting", field)
+
+
+@config.configurable
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Methods × settings × seeds: what is trained, how it is judged and what is drawn.
+
+    gin files and bindings of a cell go on top of each other in this order: the experiment's, the
+    setting's, the method's, the last.
+
+    Attributes:
+      title: of the report.
+      variant: what differs from the title where files on top make it small; '' if nothing does.
+      experiment: gin files that all cells begin with.
+      gin_params: bindings that all cells begin with.
+      methods: the rows, [@a/Method(), …].
+      settings: the tables, [@a/Setting(), …].
+      last_gin_files: on top of every cell; what turns a study into a small one.
+      last_gin_params: likewise.
+      baseline: name of the method from which differences are taken.
+      seeds: of initial weights, training tasks and all random draws; one run each.
+      evaluation: bindings for judging, such as 'Evaluation.n_tasks = 1000'.
+      checkpoint: 'last' or 'best' (by validation accuracy), of all runs.
+      figures: [@LossCurves(), …].
+      note: what the report says first, such as what was expected before it ran.
+    """
+
+    title: str = config.REQUIRED
+    variant: str = ""
+    experiment: Strings = ()
+    gin_params: Strings = ()
+    methods: Sequence[Method] = ()
+    settings: Sequence[Setting] = dataclasses.field(default_factory=lambda: (Setting(),))
+    last_gin_files: Strings = ()
+    last_gin_params: Strings = ()
+    baseline: str = config.REQUIRED
+    seeds: tuple[int, ...] = (0,)
+    evaluation: Strings = ()
+    checkpoint: str = "last"
+    figures: Sequence[FigureMaker] = ()
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        _check_name("Study.title", self.title)
+        for field in ("experiment", "gin_params", "last_gin_files", "last_gin_params", "evaluation"):
+            _freeze_strings(self, "Study", field)
+        self._check_parts()
+        self._check_seeds()
+        known = [m.name for m in self.methods]
+        if self.baseline not in known:
+            raise ValueError(
+                f"Study.baseline must be the name of one of the methods: {', '.join(known)}. "
+                f"Received: Study.baseline = {self.baseline!r}."
+            )
+        if self.checkpoint not in ("last", "best"):
+            raise ValueError(
+                "Study.checkpoint must be 'last' or 'best'. "
+                f"Received: Study.checkpoint = {self.checkpoint!r}."
+            )
+
+    def _check_parts(self) -> None:
+        kinds = (("methods", Method), ("settings", Setting), ("figures", FigureMaker))
+        for field, kind in kinds:
+            parts = getattr(self, field)
+            if not isinstance(parts, (list, tuple)) or (not parts and field != "figures"):
+                raise ValueError(f"Study.{field} must be a list. Received: {parts!r}.")
+            for part in parts:
+                if not isinstance(part, kind):
+                    raise ValueError(
+                        f"Study.{field} must hold ready objects, with brackets, such as "
+                        f"@name/{kind.__name__}(). Received: {part!r}."
+                    )
+            names = [slug(getattr(part, "name", "")) for part in parts]
+            double = sorted({n for n in names if names.count(n) > 1})
+            if double and field != "figures":
+                raise ValueError(
+                    f"Study.{field} must have different names, in folders too. Received twice: "
+                    f"{', '.join(double) or 'the empty name'}."
+                )
+        object.__setattr__(self, "methods", tuple(self.methods))
+
+    def _check_seeds(self) -> None:
+        seeds = tuple(self.seeds) if isinstance(self.seeds, (list, tuple)) else (self.seeds,)
+        whole = all(isinstance(s, int) and not isinstance(s, bool) for s in seeds)
+        if not seeds or not whole or len(set(seeds)) < len(seeds):
+            raise ValueError(
+                "Study.seeds (--seeds) must be different integers, at least one. "
+                f"Received: Study.seeds = {self.seeds!r}."
+            )
+        object.__setattr__(self, "seeds", seeds)
+
+    @property
+    def heading(self) -> str:
+        """Title and variant."""
+        return f"{self.title} ({self.variant})" if self.variant else self.title
+
+    def chosen(self, only: str) -> list[Method]:
+        """The methods that can be trained here and whose name fits a pattern, such as 'LWDGH*'.
+
+        Raises:
+          ValueError: none does.
+        """
+        fitting = [m for m in self.methods if fnmatch.fnmatch(m.name.lower(), only.lower())]
+        if not fitting:
+            raise ValueError(
+                f"--only must fit a method: {', '.join(m.name for m in self.methods)}. "
+                f"Received: --only={only!r}."
+            )
+        return [m for m in fitting if not m.absent]
+
+
+def slug(name: str) -> str:
+    """A name as a file name: small letters, digits and single underscores."""
+    kept = "".join(c if c.isalnum() else "_" for c in name.lower().replace("+", " plus "))
+    return "_".join(part for part in kept.split("_") if part)
+
+
+def _check_name(what: str, value: Any) -> None:
+    if not isinstance(value, str) or not slug(value):
+        received = "nothing" if value is config.REQUIRED else repr(value)
+        raise ValueError(f"{what} must be a text with letters or digits. Received: {received}.")
+
+
+def _freeze_strings(owner: Any, kind: str, field: str) -> None:
+    """Makes a tuple of a field; refuses a single text, whose letters would be taken one by one."""
+    value = getattr(owner, field)
+    if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
+        raise ValueError(
+            f"{kind}.{field} must be a list of texts, such as ['EPOCHS = 30']. "
+            f"Received: {kind}.{field} = {value!r}."
+        )
+    object.__setattr__(owner, field, tuple(value))

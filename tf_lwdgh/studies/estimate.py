@@ -1,0 +1,123 @@
+"""How long a study takes, told before it begins: a few meta-steps and test tasks of the baseline, timed.
+
+Nothing but the settings is needed: images are random, of the right shape. Other methods take 0.6 to 3
+times as long as MAML with the mean (docs/performance.md); the estimate counts them as alike.
+
+    python -m tf_lwdgh.studies.estimate '{"gin_files": [...], "gin_params": [...]}'
+
+is what times one cell, in a process of its own, on the cores of one job.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Sequence
+
+from tf_lwdgh.runs.progress import duration
+from tf_lwdgh.studies import worker
+from tf_lwdgh.studies.definition import Study
+from tf_lwdgh.studies.jobs import Job
+from tf_lwdgh.studies.local import Slot
+
+_TIMED_STEPS = 3
+
+
+def say(todo: Collection[Job], study: Study, shares: Sequence[Slot]) -> None:
+    """Prints how long jobs take.
+
+    Args:
+      todo: the jobs.
+      study: whose they are.
+      shares: the slots that they run in.
+    """
+    hours = 0.0
+    for setting in study.settings:
+        here = [j for j in todo if j.setting == setting.name]
+        if not here:
+            continue
+        timed = time_job(next((j for j in here if j.method == study.baseline), here[0]), shares[0])
+        run = timed["steps"] * timed["step"] + timed["tasks"] * timed["task"]
+        hours += len(here) * run / 3600
+        print(
+            f"{setting.name or study.title}: {timed['step']:.2f} s a meta-step on one job's share, "
+            f"{timed['steps']} of them: {duration(run)} a run, {len(here)} runs",
+            flush=True,
+        )
+    print(
+        f"all {len(todo)} runs, {len(shares)} at once: about {hours / len(shares):.1f} hours, "
+        f"were all as fast as {study.baseline} and each as fast as one alone",
+        flush=True,
+    )
+
+
+def time_job(job: Job, share: Slot) -> dict[str, float]:
+    """Times a job's meta-step and test task in a process of its own.
+
+    Returns:
+      'step' and 'task' in seconds, and how many 'steps' and 'tasks' there are.
+
+    Raises:
+      ValueError: its settings are wrong.
+    """
+    spec = {"gin_files": job.gin_files, "gin_params": [*job.gin_params, *job.evaluation]}
+    command = [sys.executable, "-m", "tf_lwdgh.studies.estimate", json.dumps(spec)]
+    if share.cores:
+        command.append(",".join(map(str, sorted(share.cores))))
+    variables = {**worker.environment(), **share.variables}
+    done = subprocess.run(
+        command, cwd=job.directory, env=variables, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise ValueError(f"{job.name}: {done.stderr.strip()[-1000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _time(gin_files: Sequence[str], gin_params: Sequence[str]) -> dict[str, float]:
+    import numpy as np
+    import tensorflow as tf
+
+    from tf_lwdgh import config
+    from tf_lwdgh.outer.evaluation import Evaluation, Evaluator
+    from tf_lwdgh.outer.meta_step import OuterLoop
+    from tf_lwdgh.outer.task_execution import TaskExecution
+    from tf_lwdgh.outer.threads import Threads
+    from tf_lwdgh.runs.experiment import Experiment
+    from tf_lwdgh.types import Episode
+
+    config.parse(gin_files, gin_params)
+    Threads().apply(TaskExecution().at_once(OuterLoop().meta_batch_size))
+    assembly, evaluation = Experiment().build(None), Evaluation()
+    episode, image = assembly.episode, assembly.image
+    tasks, n_way = assembly.outer.meta_batch_size, episode.n_way
+
+    def half(images_per_class: int) -> tuple[tf.Tensor, tf.Tensor]:
+        shape = (tasks, n_way * images_per_class, image.image_size, image.image_size, image.channels)
+        labels = np.tile(np.repeat(np.arange(n_way), images_per_class), (tasks, 1))
+        pixels = np.random.default_rng(0).random(shape, np.float32)
+        return tf.constant(pixels), tf.constant(labels, tf.int32)
+
+    episodes = Episode(*half(episode.k_shot), *half(episode.n_query))
+    evaluator = Evaluator(assembly.parameters, inner_steps=evaluation.inner_steps)
+
+    def seconds(run) -> float:
+        run()  # traces
+        start = time.perf_counter()
+        for _ in range(_TIMED_STEPS):
+            run()
+        return (time.perf_counter() - start) / _TIMED_STEPS
+
+    step = seconds(lambda: assembly.meta_step(episodes, tf.constant(0, tf.int64))["train/loss"].numpy())
+    task = seconds(lambda: evaluator(episodes)["loss"].numpy()) / tasks
+    return {
+        "step": step, "steps": assembly.total_steps, "task": task, "tasks": evaluation.n_tasks
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2 and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {int(core) for core in sys.argv[2].split(",")})
+    print(json.dumps(_time(**json.loads(sys.argv[1]))))

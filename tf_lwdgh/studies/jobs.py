@@ -1,0 +1,105 @@
+"""A job: one method in one setting with one seed, trained and judged by the ordinary commands."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+
+from tf_lwdgh.studies.definition import Method, Setting, Strings, Study, slug
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """All that a process somewhere needs to train and judge one run.
+
+    Attributes:
+      setting: the setting's name.
+      method: the method's name.
+      seed: the run's.
+      gin_files: of the run.
+      gin_params: of the run.
+      evaluation: bindings for judging.
+      checkpoint: 'last' or 'best'.
+      data_dir: the folder of data sets.
+      out: the study's folder.
+      directory: where relative gin files are looked for.
+    """
+
+    setting: str
+    method: str
+    seed: int
+    gin_files: Strings
+    gin_params: Strings
+    evaluation: Strings
+    checkpoint: str
+    data_dir: str
+    out: str
+    directory: str
+
+    @property
+    def name(self) -> str:
+        """For people, such as 'LWDGH, 1-shot, seed 0'."""
+        return ", ".join(filter(None, (self.method, self.setting, f"seed {self.seed}")))
+
+    @property
+    def run_dir(self) -> str:
+        """The run's folder."""
+        parts = filter(None, (slug(self.setting), slug(self.method), f"seed{self.seed}"))
+        return os.path.join(self.out, "runs", *parts)
+
+    @property
+    def result_path(self) -> str:
+        """Where the result is kept; the report is made of these files alone."""
+        parts = filter(None, (slug(self.setting), slug(self.method), f"seed{self.seed}"))
+        return os.path.join(self.out, "results", "-".join(parts) + ".json")
+
+    def train_command(self, threads: int | None = None) -> list[str]:
+        """The command that trains; `threads` bounds the operations at once."""
+        extra = [] if threads is None else [f"Threads.inter_op = {threads}"]
+        return [
+            *_python("train"),
+            *(f"--gin_file={f}" for f in self.gin_files),
+            *(f"--gin_param={p}" for p in (*self.gin_params, *extra)),
+            f"--run_dir={self.run_dir}", f"--data_dir={self.data_dir}",
+        ]  # fmt: skip
+
+    def evaluate_command(self) -> list[str]:
+        """The command that judges."""
+        return [
+            *_python("evaluate"), f"--run_dir={self.run_dir}", f"--data_dir={self.data_dir}",
+            f"--checkpoint={self.checkpoint}", *(f"--gin_param={p}" for p in self.evaluation),
+        ]  # fmt: skip
+
+
+def _python(module: str) -> list[str]:
+    return [sys.executable, "-m", f"tf_lwdgh.{module}"]
+
+
+def make(study: Study, *, only: str = "*", data_dir: str, out: str) -> list[Job]:
+    """The jobs of a study, the first seed's first, so that a whole table is there early.
+
+    Args:
+      study: the study.
+      only: a pattern of methods' names.
+      data_dir: the folder of data sets.
+      out: the study's folder.
+    """
+    place = {"data_dir": os.path.abspath(data_dir), "out": os.path.abspath(out)}
+    return [
+        job(study, setting, method, seed, directory=os.getcwd(), **place)
+        for seed in study.seeds
+        for setting in study.settings
+        for method in study.chosen(only)
+    ]
+
+
+def job(study: Study, setting: Setting, method: Method, seed: int, **place: str) -> Job:
+    """One job; later files and bindings win."""
+    files = (*study.experiment, *setting.gin_files, *method.gin_files, *study.last_gin_files)
+    params = (*study.gin_params, *setting.gin_params, *method.gin_params, *study.last_gin_params)
+    return Job(
+        setting=setting.name, method=method.name, seed=seed, gin_files=files,
+        gin_params=(*params, f"Experiment.seed = {seed}"), evaluation=study.evaluation,
+        checkpoint=study.checkpoint, **place,
+    )  # fmt: skip

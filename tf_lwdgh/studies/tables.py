@@ -1,0 +1,117 @@
+"""The rows of a study's tables, worked out from its results."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from tf_lwdgh.studies import results, statistics
+from tf_lwdgh.studies.definition import Method, Setting, Study
+from tf_lwdgh.studies.results import Result
+from tf_lwdgh.studies.statistics import Estimate
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A method in a setting, over its seeds.
+
+    Attributes:
+      method: the method.
+      published: somebody's figure, or ''.
+      accuracy: over tasks, for these runs; None where no seed is done.
+      deviation: standard deviation of the seeds' means; None of one seed.
+      difference: paired, from the baseline, over the seeds that both have; None without one.
+      measured: means over seeds of what the results measured.
+      done: seeds.
+      remarks: what went wrong or is missing, a sentence each.
+    """
+
+    method: Method
+    published: str
+    accuracy: Estimate | None
+    deviation: float | None
+    difference: Estimate | None
+    measured: dict[str, float]
+    done: tuple[int, ...]
+    remarks: tuple[str, ...]
+
+
+def rows(study: Study, setting: Setting, found: Sequence[Result]) -> list[Row]:
+    """The rows of one setting's table, in the study's order.
+
+    Args:
+      study: the study.
+      setting: one of its.
+      found: results, of other settings too.
+
+    Raises:
+      ValueError: two methods were judged on different tasks.
+    """
+    here = {(r.method, r.seed): r for r in found if r.setting == setting.name}
+    _same_tasks(setting, [r for r in here.values() if r.state == results.DONE])
+    return [_row(study, setting, method, here) for method in study.methods]
+
+
+def _row(
+    study: Study, setting: Setting, method: Method, here: dict[tuple[str, int], Result]
+) -> Row:
+    mine = {s: here[method.name, s] for s in study.seeds if (method.name, s) in here}
+    done = {s: r for s, r in mine.items() if r.state == results.DONE}
+    values = np.array([r.accuracies for r in done.values()])
+    names = dict.fromkeys(name for r in done.values() for name in r.measured)
+    return Row(
+        method=method,
+        published=method.published_in(setting.name),
+        accuracy=statistics.over_tasks(values) if len(values) else None,
+        deviation=statistics.deviation_over_seeds(values) if len(values) else None,
+        difference=_difference(study, method, done, here),
+        measured={n: _mean([r.measured[n] for r in done.values() if n in r.measured]) for n in names},
+        done=tuple(done),
+        remarks=_remarks(study, method, mine),
+    )
+
+
+def _difference(
+    study: Study, method: Method, done: dict[int, Result], here: dict[tuple[str, int], Result]
+) -> Estimate | None:
+    if method.name == study.baseline:
+        return None
+    pairs = [
+        result.accuracies - other.accuracies
+        for seed, result in done.items()
+        if (other := here.get((study.baseline, seed))) is not None and other.state == results.DONE
+    ]
+    return statistics.over_seeds_and_tasks(np.array(pairs)) if pairs else None
+
+
+def _remarks(study: Study, method: Method, mine: dict[int, Result]) -> tuple[str, ...]:
+    if method.absent:
+        return (method.absent,)
+    remarks = []
+    for seed, result in mine.items():
+        if result.state != results.DONE:
+            last = (result.message.strip().splitlines() or [""])[-1]
+            remarks.append(f"Seed {seed} {result.state}: {last}")
+    missing = [s for s in study.seeds if s not in mine]
+    if missing and len(missing) == len(study.seeds):
+        remarks.append("Not run.")
+    elif missing:
+        remarks.append(f"Not run: seed {', '.join(map(str, missing))}.")
+    return tuple(remarks)
+
+
+def _same_tasks(setting: Setting, done: Sequence[Result]) -> None:
+    lists = {r.about["task_list_sha256"]: r for r in done}
+    if len(lists) > 1:
+        a, b = list(lists.values())[:2]
+        raise ValueError(
+            f"all methods must be judged on the same tasks{' in ' * bool(setting.name)}{setting.name}: "
+            f"{a.method}, seed {a.seed}, and {b.method}, seed {b.seed}, were not. Received: task "
+            f"lists {a.about['task_list_sha256'][:8]} and {b.about['task_list_sha256'][:8]}."
+        )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))

@@ -1,0 +1,141 @@
+"""Conducts a study: trains methods × settings × seeds, judges all on the same tasks, and writes the report.
+
+Examples:
+
+  A table of a few minutes on the built-in data set:
+    python -m tf_lwdgh.study --gin_file=gin/studies/table5.gin --gin_file=gin/studies/tiny.gin --jobs=2
+
+  The paper's Table 1, at its settings; says first how many hours that takes:
+    python -m tf_lwdgh.study --gin_file=gin/studies/table1.gin --data_dir=/data --jobs=4
+
+  Some methods, other seeds, and a setting of all runs:
+    python -m tf_lwdgh.study --gin_file=gin/studies/table1.gin --only='*LWDGH*' --seeds=0,1,2 \\
+        --cell_param='EPOCHS = 30'
+
+  What it would run, with the number of each job, and the hours:
+    python -m tf_lwdgh.study --gin_file=gin/studies/table1.gin --dry_run
+
+  As a Slurm array, one job a task, and the report when all are done:
+    sbatch --array=0-31 --wrap='python -m tf_lwdgh.study --gin_file=gin/studies/table1.gin \\
+        --job=$SLURM_ARRAY_TASK_ID'
+    python -m tf_lwdgh.study --gin_file=gin/studies/table1.gin --report
+
+Started again, it goes on where it was stopped. The study's folder holds report.html, report.md,
+results.csv, progress.html, figures/, results/ (one small file a run, of which the report is made) and
+runs/ (the run folders):
+    tensorboard --logdir=runs/studies/table5-tiny/runs
+
+Exit codes: 0 done, or stopped and saved; 1 some runs failed or diverged, as the report says; 2 something
+to mend in the settings or data.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags
+
+from tf_lwdgh import command_line
+
+PROGRAM = "tf_lwdgh.study"
+_EXAMPLE = "python -m tf_lwdgh.study --gin_file=gin/studies/table5.gin"
+_SOME_FAILED = 1
+
+
+def define_flags() -> None:
+    """The flags of this program."""
+    flags.DEFINE_multi_string(
+        "gin_file", [], "A gin file that binds Study; repeatable, later files win. See gin/studies/."
+    )
+    command_line.define_gin_param()
+    flags.DEFINE_multi_string(
+        "cell_param", [], "A binding on top of every run, such as --cell_param='EPOCHS = 30'. "
+        "Repeatable.",
+    )  # fmt: skip
+    flags.DEFINE_list("seeds", None, "The runs' seeds, by commas; by default the study's.")
+    flags.DEFINE_string("only", "*", "A pattern of methods to run, such as 'LWDGH*'.")
+    flags.DEFINE_integer("jobs", 1, "Runs at once on this machine; its cores are shared out.")
+    flags.DEFINE_string("out", None, "The study's folder; by default runs/studies/<gin files>.")
+    flags.DEFINE_string("data_dir", "data", "The folder that holds a folder of records a data set.")
+    flags.DEFINE_integer("job", None, "Run one job, by its number, and nothing else.")
+    flags.DEFINE_bool("dry_run", False, "Say what would run and how long it takes; run nothing.")
+    flags.DEFINE_bool("report", False, "Write the report of what is there; run nothing.")
+    flags.DEFINE_bool("estimate", True, "Time a few meta-steps first, and say how long it takes.")
+    flags.adopt_module_key_flags(command_line)  # --help shows those too
+
+
+def study(args: flags.FlagValues, argv: Sequence[str]) -> int:
+    """Conducts a study as the flags say.
+
+    Args:
+      args: the flags.
+      argv: the command line without the program, for the report.
+
+    Returns:
+      The exit code.
+
+    Raises:
+      ValueError: a flag or a setting is wrong.
+      FileNotFoundError: a gin file or a data set is not there.
+    """
+    command_line.require_flag("gin_file", args.gin_file, _EXAMPLE)
+    command_line.start_tensorflow()
+    import tensorflow as tf
+
+    from tf_lwdgh.runs.run_lock import run_lock
+    from tf_lwdgh.studies import conduct, estimate, jobs, local, report
+
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    tf.config.set_visible_devices([], "GPU")  # they are the runs'
+    made = conduct.from_gin(
+        args.gin_file, args.gin_param, seeds=args.seeds, cell_params=args.cell_param
+    )
+    out = args.out or os.path.join("runs", "studies", "-".join(map(_stem, args.gin_file)))
+    place = conduct.Place(out, args.data_dir, report.command_line(argv))
+    shares = local.slots(args.jobs, gpus=gpus)
+    if args.dry_run:
+        wanted = jobs.make(made, only=args.only, data_dir=args.data_dir, out=out)
+        print("".join(f"{n:4d}  {job.name}\n" for n, job in enumerate(wanted)), end="")
+        estimate.say(wanted, made, shares)
+        return 0
+    if args.report:
+        conduct.write_report(made, place)
+        return _told(out)
+    conductor = conduct.Conductor(made, place, only=args.only)
+    with conduct.stopping() as stop:
+        if args.job is not None:
+            return 0 if conductor.run_one(args.job, stop) else _SOME_FAILED
+        with run_lock(out):
+            if conductor.missing and args.estimate:
+                estimate.say(conductor.missing, made, shares)
+            execute = functools.partial(local.run, shares=shares)
+            conductor.run(execute, at_once=len(shares), stop=stop)
+    conduct.write_report(made, place)
+    _told(out)
+    return _SOME_FAILED if conductor.failed else 0
+
+
+def _told(out: str) -> int:
+    print(f"report: {os.path.join(out, 'report.html')}")
+    return 0
+
+
+def _stem(path: str) -> str:
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command line."""
+    with command_line.clean_errors(PROGRAM):
+        if len(argv) > 1:
+            raise ValueError(f"no such argument: {' '.join(argv[1:])}. Example: {_EXAMPLE}")
+        code = study(flags.FLAGS, sys.argv[1:])
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)
