@@ -16,6 +16,7 @@ from tf_lwdgh.aggregators.explore_exploit import ExploreExploit
 from tf_lwdgh.data import episodes, store
 from tf_lwdgh.data.episodes import EpisodeConfig
 from tf_lwdgh.data.images import ImageConfig
+from tf_lwdgh.data.mixtures import Spec
 from tf_lwdgh.learners import MAML, Learner
 from tf_lwdgh.learners.inner_loop import InnerLoop
 from tf_lwdgh.learners.meta_parameters import MetaParameters
@@ -55,8 +56,17 @@ def spec(name: str) -> store.DatasetSpec:
     return store.DatasetSpec(name, dict(zip(store.SPLITS, sizes)), (images,) * n, names)
 
 
+def described(data_set: DatasetConfig) -> Spec:
+    return data_set.mix(tuple(map(spec, data_set.names)))
+
+
 def name_of(path: str) -> str:
     return pathlib.Path(path).stem
+
+
+def file_of(data_set: DatasetConfig) -> str:
+    """The name of the fragment that sets it."""
+    return data_set.name if len(data_set.names) == 1 else "mixed"
 
 
 @functools.cache
@@ -71,9 +81,9 @@ def check_learner(backbone: str, learner: Learner) -> None:
 
 
 @functools.cache
-def check_data(name: str, episode: EpisodeConfig) -> None:
+def check_data(data_set: DatasetConfig, episode: EpisodeConfig) -> None:
     for split in store.SPLITS:
-        episodes.check(spec(name), split, episode)
+        episodes.check(described(data_set), split, episode)
 
 
 def check_all(*paths: str) -> Experiment:
@@ -81,7 +91,7 @@ def check_all(*paths: str) -> Experiment:
     config.parse(paths)
     experiment, outer, episode = Experiment(), OuterLoop(), EpisodeConfig()
     data_set, _ = DatasetConfig(), (ImageConfig(), ConflictReport(), TrainerConfig(), Evaluation())
-    check_data(data_set.name, episode)
+    check_data(data_set, episode)
     check_learner(experiment.backbone.__name__, experiment.learner)
     experiment.aggregator.check(outer.meta_batch_size)
     optimizers.build(experiment.optimizer, experiment.learning_rate, 10)
@@ -94,7 +104,7 @@ def test_every_experiment_is_the_papers_method_on_its_data_set_and_backbone(
 ):
     monkeypatch.chdir(tmp_path)  # includes must not depend on the working directory
     config.parse([str(ROOT / path)])
-    assembly = Experiment().build(None, spec=spec(DatasetConfig().name), splits=store.SPLITS)
+    assembly = Experiment().build(None, spec=described(DatasetConfig()), splits=store.SPLITS)
     assembly.evaluation_episode(Evaluation())
     assert (assembly.episode.n_way, assembly.episode.k_shot, assembly.episode.n_query) == (5, 1, 15)
     assert assembly.experiment.aggregator == LWDGH()
@@ -103,7 +113,7 @@ def test_every_experiment_is_the_papers_method_on_its_data_set_and_backbone(
     backbone = "resnet12" if "resnet12" in path else "convnet4"
     assert assembly.keras_model.name == backbone
     assert InnerLoop().memory == ("recompute" if backbone == "resnet12" else "store")
-    data_set = assembly.dataset.name
+    data_set = file_of(assembly.dataset)
     assert name_of(path).split("_")[0] == data_set.split("_")[0]
     if assembly.keras_model.input_shape[1:] == (84, 84, 3):
         assert assembly.keras_model.count_params() >= PARAMETERS[backbone] * 0.98
@@ -215,14 +225,14 @@ def test_a_backbone_fragment_sets_the_backbone(path):
 @pytest.mark.parametrize("path", ROOMS["datasets"])
 def test_a_data_set_fragment_names_its_data_set(path):
     check_all("gin/mini_convnet4.gin", path)
-    assert DatasetConfig().name == name_of(path)
+    assert file_of(DatasetConfig()) == name_of(path)
 
 
 def test_every_data_set_and_each_backbone_of_the_paper_has_an_experiment():
     names = {name_of(f) for f in EXPERIMENTS}
     assert {f"{d}_{b}" for d in ("mini", "tiered", "cub") for b in PARAMETERS} <= names
-    assert {"glyphs", "glyphs_demo", "omniglot", "tiny_imagenet"} <= names
-    assert len(EXPERIMENTS) == 10
+    assert {"glyphs", "glyphs_demo", "omniglot", "tiny_imagenet", "mixed_convnet4"} <= names
+    assert len(EXPERIMENTS) == 11
 
 
 def included(path: str) -> list[str]:

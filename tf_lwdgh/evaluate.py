@@ -9,6 +9,9 @@ Examples:
     python -m tf_lwdgh.evaluate --run_dir=runs/glyphs --gin_param='Evaluation.n_tasks = 6000' \\
         --gin_param="MAML.batch_norm = 'inductive'" --gin_param='Evaluation.inner_steps = 5'
 
+  On another data set than the run was trained on:
+    python -m tf_lwdgh.evaluate --run_dir=runs/glyphs --gin_param="Evaluation.dataset = 'omniglot'"
+
   Two runs on the very same tasks, with the interval of their paired difference:
     python -m tf_lwdgh.evaluate --run_dir=runs/lwdgh --compare=runs/maml
 

@@ -18,7 +18,8 @@ Tensors = list[tf.Tensor]  # one tensor a variable, in a fixed order of variable
 class Episode(NamedTuple):
     """One few-shot task; a meta-batch is an Episode whose tensors have one more leading axis T.
 
-    The support set is ordered class by class, as is the query set.
+    The support set is ordered class by class, as is the query set; by the images' own classes, where
+    some labels are wrong (LabelNoise).
     """
 
     support_images: tf.Tensor  # [N*K, H, W, C] float

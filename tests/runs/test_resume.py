@@ -20,7 +20,7 @@ SETTINGS = {
 def _check(fingerprint="f", **changes):
     manifest = {"settings": SETTINGS, "fingerprint": "f"}
     new = {**SETTINGS, **{k.replace("__", "."): v for k, v in changes.items()}}
-    resume.check(manifest, new, fingerprint, "runs/x")
+    resume.check(manifest, new, {"fingerprint": fingerprint}, "runs/x")
 
 
 def test_the_same_settings_may_go_on():
@@ -40,6 +40,24 @@ def test_a_new_setting_is_refused():
 def test_another_data_set_is_refused_with_both_fingerprints():
     with pytest.raises(ValueError, match="fingerprint was f, now it is g"):
         _check(fingerprint="g")
+
+
+def test_of_a_mixture_the_changed_sets_are_shown_with_both_values():
+    def part(fingerprint, share):
+        return {"fingerprint": fingerprint, "share": share}
+
+    old = {"a": part("fa", 0.5), "b": part("fb", 0.25), "c": part("fc", 0.25)}
+    new = {"a": part("fa", 0.5), "b": part("other", 0.25), "d": part("fd", 0.25)}
+    manifest = {"settings": SETTINGS, "fingerprint": "f", "datasets": old}
+    with pytest.raises(ValueError, match="fingerprint was f, now it is g") as error:
+        resume.check(manifest, SETTINGS, {"fingerprint": "g", "datasets": new}, "runs/x")
+    for line in (
+        "b: was share 0.25 with fingerprint fb, now share 0.25 with fingerprint other",
+        "c: was share 0.25 with fingerprint fc, now no part",
+        "d: was no part, now share 0.25 with fingerprint fd",
+    ):
+        assert f"\n  {line}\n" in str(error.value)
+    assert "  a:" not in str(error.value)
 
 
 def test_settings_that_change_no_number_may_change():

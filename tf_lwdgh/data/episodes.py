@@ -11,13 +11,15 @@ import dataclasses
 import hashlib
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from tf_lwdgh import config as gin_config
-from tf_lwdgh.data.store import DatasetSpec
+from tf_lwdgh.data.mixtures import Mixture, Spec
 
 N_ROTATIONS = 4  # 0, 90, 180 and 270 degrees
-CLASSES, IMAGES, AUGMENTATION = 0, 1, 2  # the independent random streams of a task
+# The independent random streams of a task.
+CLASSES, IMAGES, AUGMENTATION, DATASET, LABELS = range(5)
 
 _PHILOX = "philox"  # named, because the default differs between devices
 
@@ -76,13 +78,17 @@ class EpisodeConfig:
         return self.n_way * self.images_per_class
 
 
-def check(spec: DatasetSpec, split: str, config: EpisodeConfig) -> None:
-    """Makes sure, before anything runs, that the split can fill every possible task.
+def check(spec: Spec, split: str, config: EpisodeConfig) -> None:
+    """Makes sure, before anything runs, that the split (of every set) can fill every possible task.
 
     Raises:
       ValueError: the split has fewer classes than n_way, or a class fewer than k_shot + n_query
         images.
     """
+    if isinstance(spec, Mixture):
+        for part in spec.specs:
+            check(part, split, config)
+        return
     classes = spec.classes(split)
     available = len(classes) * (N_ROTATIONS if config.rotations else 1)
     if config.n_way > available:
@@ -122,7 +128,7 @@ def task_key(
       key: [2] int64 from `split_key`.
       step: scalar integer, the meta-step.
       task: scalar integer, the task's number within its step.
-      stream: CLASSES, IMAGES or AUGMENTATION.
+      stream: CLASSES, IMAGES, AUGMENTATION, DATASET or LABELS.
 
     Returns:
       [2] int64, for tf.random.stateless_* with alg='philox'.
@@ -133,7 +139,7 @@ def task_key(
 
 
 def sample(
-    spec: DatasetSpec,
+    spec: Spec,
     split: str,
     config: EpisodeConfig,
     *,
@@ -144,10 +150,11 @@ def sample(
     """Draws one task, without replacement, in the graph.
 
     N of the split's classes (of its (class, rotation) pairs, with rotations) and K+Q images of each
-    are drawn uniformly, in uniform order. Classes may differ in size.
+    are drawn uniformly, in uniform order. Classes may differ in size. Of a mixture the data set is
+    drawn first, by its share, and then N of its classes.
 
     Args:
-      spec: the data set.
+      spec: the data set, or a mixture.
       split: 'train', 'val' or 'test'.
       config: the task's shape.
       seed: any Python integer.
@@ -160,9 +167,17 @@ def sample(
     check(spec, split, config)
     key = split_key(seed, split)
     classes = spec.classes(split)
-    pairs = len(classes) * (N_ROTATIONS if config.rotations else 1)
-    drawn = _draw(task_key(key, step, task, CLASSES), tf.constant([pairs]), pairs, config.n_way)[0]
-    position = drawn % len(classes)
+    turns = N_ROTATIONS if config.rotations else 1
+    start, count, most = 0, len(classes), len(classes)
+    if isinstance(spec, Mixture):
+        start, count, most = _of_one_set(spec, split, task_key(key, step, task, DATASET))
+    drawn = _draw(
+        task_key(key, step, task, CLASSES),
+        tf.reshape(count * turns, [1]),
+        most * turns,
+        config.n_way,
+    )[0]
+    position = start + drawn % count
     sizes = tf.constant([spec.images_per_class[c] for c in classes], tf.int32)
     images = _draw(
         task_key(key, step, task, IMAGES),
@@ -170,7 +185,22 @@ def sample(
         max(spec.images_per_class[c] for c in classes),
         config.images_per_class,
     )
-    return EpisodeIndices(position + classes.start, drawn // len(classes), images)
+    return EpisodeIndices(position + classes.start, drawn // count, images)
+
+
+def _of_one_set(spec: Mixture, split: str, key: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, int]:
+    """Draws a set of a mixture: its first class, counted from the split's, and its number of classes.
+
+    Returns:
+      Two scalars int32, and the number of classes of the largest set.
+    """
+    limits = tf.constant(np.cumsum(spec.shares)[:-1])
+    uniform = tf.random.stateless_uniform([1], key, dtype=tf.float64, alg=_PHILOX)
+    drawn = tf.searchsorted(limits, uniform, side="right")[0]
+    parts, first = spec.parts(split), spec.classes(split).start
+    starts = tf.constant([part.start - first for part in parts])
+    counts = [len(part) for part in parts]
+    return starts[drawn], tf.constant(counts)[drawn], max(counts)
 
 
 def _draw(key: tf.Tensor, sizes: tf.Tensor, largest: int, count: int) -> tf.Tensor:

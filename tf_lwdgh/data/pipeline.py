@@ -16,7 +16,9 @@ import tensorflow as tf
 from tf_lwdgh import config as gin_config
 from tf_lwdgh.data import augmentation, episodes, images
 from tf_lwdgh.data.episodes import EpisodeConfig, EpisodeIndices
-from tf_lwdgh.data.image_source import ImageSource, check_storage
+from tf_lwdgh.data.image_source import check_storage
+from tf_lwdgh.data.label_noise import LabelNoise
+from tf_lwdgh.data.mixed_source import Source
 from tf_lwdgh.data.task_lists import TaskList
 from tf_lwdgh.types import Episode
 
@@ -64,7 +66,7 @@ class PipelineConfig:
 
 
 def meta_batches(
-    source: ImageSource,
+    source: Source,
     episode_config: EpisodeConfig,
     *,
     meta_batch_size: int,
@@ -72,6 +74,7 @@ def meta_batches(
     start_step: int = 0,
     end_step: int | None = None,
     augment: bool = False,
+    label_noise: LabelNoise | None = None,
     pipeline_config: PipelineConfig | None = None,
 ) -> tf.data.Dataset:
     """The meta-batches of steps start_step to end_step - 1.
@@ -84,6 +87,7 @@ def meta_batches(
       start_step: the first step; a resumed run gives the one it stopped at.
       end_step: one past the last step; None for no end.
       augment: whether to apply the source's ImageConfig augmentation.
+      label_noise: which support labels are wrong; None: none.
       pipeline_config: threads and buffers.
 
     Returns:
@@ -101,21 +105,25 @@ def meta_batches(
     first = start_step * meta_batch_size
     last = _FOREVER if end_step is None else end_step * meta_batch_size
     tasks = tf.data.Dataset.range(first, last)
+    augments = augment and source.config.augments
 
     def make(number: tf.Tensor) -> Episode:
         place = {"step": number // meta_batch_size, "task": number % meta_batch_size}
         indices = episodes.sample(source.spec, source.split, episode_config, seed=seed, **place)
-        if not (augment and source.config.augments):
-            return build_episode(source, episode_config, indices)
-        split_key = episodes.split_key(seed, source.split)
-        key = episodes.task_key(split_key, stream=episodes.AUGMENTATION, **place)
-        return build_episode(source, episode_config, indices, key)
+        key = episodes.split_key(seed, source.split)
+        changes = episodes.task_key(key, stream=episodes.AUGMENTATION, **place) if augments else None
+        episode = build_episode(source, episode_config, indices, changes)
+        if label_noise is None or not label_noise.on:
+            return episode
+        key = episodes.task_key(key, stream=episodes.LABELS, **place)
+        wrong = label_noise.apply(episode.support_labels, episode_config.n_way, key)
+        return episode._replace(support_labels=wrong)
 
     return _batched(tasks, make, meta_batch_size, True, pipeline_config)
 
 
 def evaluation_tasks(
-    source: ImageSource,
+    source: Source,
     episode_config: EpisodeConfig,
     *,
     seed: int,
@@ -147,7 +155,7 @@ def evaluation_tasks(
 
 
 def listed_tasks(
-    source: ImageSource,
+    source: Source,
     task_list: TaskList,
     *,
     batch_size: int,
@@ -171,7 +179,7 @@ def listed_tasks(
 
 
 def build_episode(
-    source: ImageSource,
+    source: Source,
     episode_config: EpisodeConfig,
     indices: EpisodeIndices,
     augmentation_key: tf.Tensor | None = None,

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tf_lwdgh.data import episodes
 from tf_lwdgh.data.episodes import EpisodeConfig, EpisodeIndices
-from tf_lwdgh.data.store import DatasetSpec
+from tf_lwdgh.data.mixtures import Mixture, Spec
 
 FORMAT = "tf_lwdgh tasks 1"
 
@@ -26,8 +26,8 @@ class TaskList:
     """n tasks of one split of one data set.
 
     Attributes:
-      dataset: the data set's name.
-      fingerprint: the data set's fingerprint.
+      dataset: the name of the data set, or of the mixture.
+      fingerprint: its fingerprint.
       split: 'train', 'val' or 'test'.
       config: the tasks' shape.
       seed: the seed that the tasks were drawn with.
@@ -59,7 +59,7 @@ class TaskList:
 
     @classmethod
     def draw(
-        cls, spec: DatasetSpec, split: str, config: EpisodeConfig, *, seed: int, n_tasks: int
+        cls, spec: Spec, split: str, config: EpisodeConfig, *, seed: int, n_tasks: int
     ) -> TaskList:
         """Draws tasks 0 to n_tasks - 1 of step 0: those of `pipeline.evaluation_tasks`."""
         if n_tasks < 1:
@@ -110,7 +110,7 @@ class TaskList:
         config = EpisodeConfig(**content.pop("settings"))
         return cls(config=config, **content)
 
-    def check(self, spec: DatasetSpec, split: str, config: EpisodeConfig | None = None) -> None:
+    def check(self, spec: Spec, split: str, config: EpisodeConfig | None = None) -> None:
         """Makes sure that the list belongs to this data set, split and (if given) settings.
 
         Raises:
@@ -132,12 +132,21 @@ class TaskList:
                 )
         self._check_ranges(spec)
 
-    def _check_ranges(self, spec: DatasetSpec) -> None:
+    def datasets(self, spec: Spec) -> list[str]:
+        """Which data set of a mixture each task is of; [] where there is one only."""
+        if not isinstance(spec, Mixture):
+            return []
+        return [spec.names[i] for i in spec.dataset_of_tasks(self.class_ids, self.split)]
+
+    def _check_ranges(self, spec: Spec) -> None:
         classes = spec.classes(self.split)
         turns = episodes.N_ROTATIONS if self.config.rotations else 1
         known = (self.class_ids >= classes.start) & (self.class_ids < classes.stop)
         known &= (self.rotations >= 0) & (self.rotations < turns)
         _refuse_tasks(~known, f"classes of split {self.split!r} and fewer than {turns} rotations")
+        if isinstance(spec, Mixture):
+            several = spec.dataset_of_tasks(self.class_ids, self.split) < 0
+            _refuse_tasks(several, "classes of one data set")
         sizes = np.asarray(spec.images_per_class)[self.class_ids][..., None]
         known = (self.image_indices >= 0) & (self.image_indices < sizes)
         _refuse_tasks(~known, "image numbers below the class's number of images")

@@ -10,13 +10,14 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tf_lwdgh import config
+from tf_lwdgh.data.dataset_config import checked_names
 from tf_lwdgh.learners.context import Context
 from tf_lwdgh.learners.losses import cross_entropy
 from tf_lwdgh.learners.meta_parameters import MetaParameters
@@ -38,6 +39,8 @@ class Evaluation:
       k_shot: None: as in training.
       n_query: queries a class; None: as in training.
       batch_size: tasks made and held at once; changes no result.
+      dataset: the name of the data set, or a tuple of names, of which the tasks are equally often.
+        None: as in training.
     """
 
     n_tasks: int = 1000
@@ -48,6 +51,7 @@ class Evaluation:
     k_shot: int | None = None
     n_query: int | None = None
     batch_size: int = 16
+    dataset: str | tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("n_tasks", 2), ("batch_size", 1), ("inner_steps", 0)):
@@ -62,6 +66,8 @@ class Evaluation:
                 "Evaluation.split must be one of train, val, test. "
                 f"Received: Evaluation.split = {self.split!r}."
             )
+        if self.dataset is not None:
+            checked_names(self.dataset, "Evaluation.dataset")
 
 
 def mean_and_interval(values: np.ndarray) -> tuple[float, float]:
@@ -76,6 +82,10 @@ def _steps(steps: int | None) -> str:
     return "" if steps is None else f" with {steps} inner steps"
 
 
+def _trained_on(about: dict[str, Any]) -> str:
+    return f", trained on {about['trained_on']}" if "trained_on" in about else ""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class EvaluationResult:
     """One checkpoint on one list of tasks.
@@ -84,11 +94,13 @@ class EvaluationResult:
       accuracies: [n] float64 in [0, 1], one a task.
       losses: [n] float64, nats.
       about: what was evaluated: task-list hash, learner, batch_norm, n_query, inner_steps, checkpoint …
+      datasets: [n] names: which data set of a mixture each task is of; empty where there is one only.
     """
 
     accuracies: np.ndarray
     losses: np.ndarray
     about: dict[str, Any]
+    datasets: Sequence[str] = ()
 
     @property
     def mean(self) -> float:
@@ -100,6 +112,17 @@ class EvaluationResult:
         """Half the width of the 95 % interval."""
         return mean_and_interval(self.accuracies)[1]
 
+    @property
+    def by_dataset(self) -> dict[str, dict[str, Any]]:
+        """Accuracy, interval (None of one task) and number of the tasks of each set of a mixture."""
+        found = {}
+        for name in sorted(set(self.datasets)):
+            accuracies = self.accuracies[np.array(self.datasets) == name]
+            mean, interval = mean_and_interval(accuracies)
+            interval = interval if math.isfinite(interval) else None
+            found[name] = {"accuracy": mean, "interval95": interval, "n_tasks": len(accuracies)}
+        return found
+
     def __str__(self) -> str:
         a = self.about
         return (
@@ -107,6 +130,8 @@ class EvaluationResult:
             f"{len(self.accuracies)} {a['split']} tasks of {a['dataset']}: {a['n_way']}-way "
             f"{a['k_shot']}-shot, {a['n_query']} queries a class, {a['learner']}"
             f"{_steps(a['inner_steps'])}, BatchNorm {a['batch_norm']}, {a['checkpoint']}"
+            + _trained_on(a)
+            + "".join(f"\n  {name}: {_shown(part)}" for name, part in self.by_dataset.items())
         )
 
     def write(self, path: str | os.PathLike[str]) -> None:
@@ -116,10 +141,18 @@ class EvaluationResult:
             "interval95": self.interval95,
             "n_tasks": len(self.accuracies),
             **self.about,
+            **({"by_dataset": self.by_dataset} if self.datasets else {}),
             "accuracies": self.accuracies.tolist(),
             "losses": self.losses.tolist(),
+            **({"datasets": list(self.datasets)} if self.datasets else {}),
         }
         write_json(path, content)
+
+
+def _shown(part: dict[str, Any]) -> str:
+    interval = part["interval95"]
+    width = "" if interval is None else f" ± {100 * interval:.2f}"
+    return f"{100 * part['accuracy']:.2f}{width} % over {part['n_tasks']} tasks"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,6 +233,7 @@ def evaluate(
     tasks: tf.data.Dataset,
     about: dict[str, Any],
     *,
+    datasets: Sequence[str] = (),
     progress: Callable[[int], None] = lambda n: None,
 ) -> EvaluationResult:
     """Runs all tasks.
@@ -208,6 +242,7 @@ def evaluate(
       evaluator: the learner and its variables.
       tasks: a Dataset of batched Episode.
       about: goes into the result.
+      datasets: likewise, which data set of a mixture each task is of.
       progress: is told the number of tasks of every batch done.
     """
     accuracies, losses = [], []
@@ -217,7 +252,9 @@ def evaluate(
         accuracies.append(hits.mean(axis=1, dtype=np.float64))
         losses.append(result["loss"].numpy().astype(np.float64))
         progress(len(hits))
-    return EvaluationResult(np.concatenate(accuracies), np.concatenate(losses), dict(about))
+    return EvaluationResult(
+        np.concatenate(accuracies), np.concatenate(losses), dict(about), tuple(datasets)
+    )
 
 
 def write_json(path: str | os.PathLike[str], content: dict[str, Any]) -> None:

@@ -14,10 +14,13 @@ from tf_lwdgh import config, registry
 from tf_lwdgh.aggregators import Aggregator, Mean
 from tf_lwdgh.aggregators.conflict_report import ConflictReport
 from tf_lwdgh.aggregators.explore_exploit import ExploreExploit
-from tf_lwdgh.data import episodes, store
+from tf_lwdgh.data import episodes
+from tf_lwdgh.data.dataset_config import DatasetConfig
 from tf_lwdgh.data.episodes import EpisodeConfig
-from tf_lwdgh.data.image_source import ImageSource
 from tf_lwdgh.data.images import ImageConfig
+from tf_lwdgh.data.label_noise import LabelNoise
+from tf_lwdgh.data.mixed_source import Source, open_source
+from tf_lwdgh.data.mixtures import Spec
 from tf_lwdgh.data.pipeline import PipelineConfig
 from tf_lwdgh.learners import MAML, Learner
 from tf_lwdgh.learners.meta_parameters import MetaParameters
@@ -31,25 +34,6 @@ from tf_lwdgh.runs.config import TrainerConfig  # noqa: F401  (a run's config.gi
 
 CONFIG_FILE = "config.gin"
 _FOR_LATER = ("Evaluation.", "Threads.", "TrainerConfig.")  # used by one program and not another
-
-
-@config.configurable
-@dataclasses.dataclass(frozen=True)
-class DatasetConfig:
-    """Which data set.
-
-    Attributes:
-      name: of the folder under --data_dir that holds its records.
-    """
-
-    name: str = config.REQUIRED
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name:
-            raise ValueError(
-                "DatasetConfig.name must be the name of a data set, such as 'glyphs'. "
-                f"Received: {'nothing' if self.name is config.REQUIRED else repr(self.name)}."
-            )
 
 
 @config.configurable
@@ -108,7 +92,8 @@ class Experiment:
         data_dir: str | os.PathLike[str] | None,
         *,
         splits: Sequence[str] = ("train", "val"),
-        spec: store.DatasetSpec | None = None,
+        spec: Spec | None = None,
+        dataset: DatasetConfig | None = None,
     ) -> Assembly:
         """Reads all settings, checks them against each other and the data set, and makes the parts.
 
@@ -116,14 +101,17 @@ class Experiment:
           data_dir: the folder of data sets; None: do without data (for export).
           splits: those that must be able to fill every task.
           spec: the data set's description, where it is not to be read from data_dir.
+          dataset: which, where it is not the one that gin names.
 
         Raises:
           ValueError: a setting breaks a rule; the message names the binding.
           FileNotFoundError: the data set is not there.
         """
-        dataset, episode, image = DatasetConfig(), EpisodeConfig(), ImageConfig()
+        dataset = dataset or DatasetConfig()
+        episode, image, noise = EpisodeConfig(), ImageConfig(), LabelNoise()
+        noise.count(episode.n_way * episode.k_shot)
         if spec is None and data_dir is not None:
-            _, spec = store.open_dataset(data_dir, dataset.name)
+            spec = dataset.open(data_dir)
         for split in splits if spec is not None else ():
             episodes.check(spec, split, episode)
         outer, strategy = OuterLoop(), strategies.make(self.strategy)
@@ -148,6 +136,7 @@ class Experiment:
             spec=spec,
             episode=episode,
             image=image,
+            label_noise=noise,
             outer=outer,
             pipeline=PipelineConfig(),
             keras_model=model,
@@ -162,11 +151,12 @@ class Assembly:
 
     Attributes:
       experiment: the choices.
-      dataset: its name.
+      dataset: its name, or several names and their shares.
       data_dir: the folder of data sets, or None.
-      spec: the data set's description, or None.
+      spec: the description of the data set or mixture, or None.
       episode: the tasks' shape.
       image: the images' settings.
+      label_noise: which labels of training tasks are wrong.
       outer: the outer loop's settings.
       pipeline: where images are kept.
       keras_model: the backbone with its initial weights.
@@ -177,9 +167,10 @@ class Assembly:
     experiment: Experiment
     dataset: DatasetConfig
     data_dir: str | None
-    spec: store.DatasetSpec | None
+    spec: Spec | None
     episode: EpisodeConfig
     image: ImageConfig
+    label_noise: LabelNoise
     outer: OuterLoop
     pipeline: PipelineConfig
     keras_model: keras.Model
@@ -214,12 +205,12 @@ class Assembly:
                 seed=self.experiment.seed,
             )
 
-    def source(self, split: str) -> ImageSource:
+    def source(self, split: str) -> Source:
         """The images of one split, loaded now."""
         if self.data_dir is None or self.spec is None:
             raise ValueError("the experiment was built without data: give a --data_dir.")
-        records = os.path.join(self.data_dir, self.dataset.name)
-        return ImageSource(records, self.spec, split, self.image, self.pipeline.storage)
+        names, storage = self.dataset.names, self.pipeline.storage
+        return open_source(self.data_dir, names, self.spec, split, self.image, storage)
 
     def evaluation_episode(self, evaluation: Evaluation) -> EpisodeConfig:
         """The shape of the tasks of an evaluation.

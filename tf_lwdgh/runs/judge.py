@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tf_lwdgh.data import pipeline
+from tf_lwdgh.data.dataset_config import DatasetConfig
 from tf_lwdgh.data.task_lists import TaskList
 from tf_lwdgh.outer.evaluation import Evaluation, EvaluationResult, Evaluator, evaluate
 from tf_lwdgh.runs import checkpoints, experiment
@@ -70,8 +71,9 @@ def judge(
       FileNotFoundError: no such run, checkpoint or data set.
     """
     experiment.parse_run(run_dir, gin_params)
-    assembly = experiment.Experiment().build(data_dir, splits=())
     settings = Evaluation()
+    other = None if settings.dataset is None else DatasetConfig(settings.dataset, None)
+    assembly = experiment.Experiment().build(data_dir, splits=(), dataset=other)
     experiment.refuse_idle_bindings(gin_params)
     episode = assembly.evaluation_episode(settings)
     manifest = load_checkpoint(assembly, run_dir, which)
@@ -86,7 +88,7 @@ def judge(
         inner_steps=settings.inner_steps,
         n_way=None if episode.n_way == assembly.episode.n_way else episode.n_way,
     )
-    about = _about(assembly, settings, tasks, run_dir, which, manifest["step"])
+    about = _about(assembly, settings, tasks, run_dir, which, manifest)
     result = _run(assembly, evaluator, settings, tasks, about, show)
     result.write(os.path.join(run_dir, "evaluation", _file_name(about)))
     return result, tasks
@@ -99,8 +101,9 @@ def _run(assembly, evaluator, settings, tasks, about, show: bool) -> EvaluationR
         batch_size=settings.batch_size,
         pipeline_config=assembly.pipeline,
     )
+    datasets = tasks.datasets(assembly.spec)
     if not show:
-        return evaluate(evaluator, dataset, about)
+        return evaluate(evaluator, dataset, about, datasets=datasets)
     clock = StepClock(1)
     with Progress(total=len(tasks), tasks_per_step=1, unit="task", every=10.0) as progress:
         clock.start()
@@ -110,16 +113,18 @@ def _run(assembly, evaluator, settings, tasks, about, show: bool) -> EvaluationR
             clock.count(n)
             progress.report(tasks_per_second=clock.tasks_per_second())
 
-        return evaluate(evaluator, dataset, about, progress=advance)
+        return evaluate(evaluator, dataset, about, datasets=datasets, progress=advance)
 
 
 def _about(
-    assembly: Assembly, settings: Evaluation, tasks: TaskList, run_dir, which: str, step: int
+    assembly: Assembly, settings: Evaluation, tasks: TaskList, run_dir, which: str, manifest
 ) -> dict[str, Any]:
     learner = assembly.learner
+    trained_on = {} if settings.dataset is None else {"trained_on": manifest["dataset"]}
     return {
         "run": os.path.basename(os.path.abspath(run_dir)),
-        "checkpoint": f"{which} checkpoint, step {step}",
+        "checkpoint": f"{which} checkpoint, step {manifest['step']}",
+        **trained_on,
         "dataset": tasks.dataset,
         "fingerprint": tasks.fingerprint,
         "split": tasks.split,
@@ -135,6 +140,7 @@ def _about(
 
 def _file_name(about: dict[str, Any]) -> str:
     parts = (
+        about["dataset"] if "trained_on" in about else "",
         about["split"],
         f"{about['n_way']}way{about['k_shot']}shot",
         "" if about["inner_steps"] is None else f"{about['inner_steps']}steps",

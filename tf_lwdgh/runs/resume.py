@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 # Bindings that change no number that is trained or logged under a step. ConflictReport.cosines says
 # whether some are logged at all; ConflictReport.threshold changes them.
@@ -33,14 +34,15 @@ def differences(
 
 
 def check(
-    manifest: Mapping[str, object], settings: Mapping[str, str], fingerprint: str, run_dir: str
+    manifest: Mapping[str, Any], settings: Mapping[str, str], data: Mapping[str, Any], run_dir: str
 ) -> None:
     """Makes sure that a run may go on.
 
     Args:
-      manifest: the checkpoint's, with 'settings' and 'fingerprint'.
+      manifest: the checkpoint's, with 'settings' and what `data` has.
       settings: the present ones, of `config.settings`.
-      fingerprint: the present data set's.
+      data: the present data set's 'fingerprint', and of a mixture 'datasets': each set's
+        fingerprint and share.
       run_dir: for the message.
 
     Raises:
@@ -49,10 +51,11 @@ def check(
     advice = (
         "Take the old values back to go on with it, or start a new run with another --run_dir."
     )
-    if manifest["fingerprint"] != fingerprint:
+    if manifest["fingerprint"] != data["fingerprint"]:
         raise ValueError(
             f"the run in {run_dir!r} was started on another data set: its fingerprint was "
-            f"{manifest['fingerprint']}, now it is {fingerprint}. {advice}"
+            f"{manifest['fingerprint']}, now it is {data['fingerprint']}. "
+            f"{_changed_sets(manifest, data)}{advice}"
         )
     changed = differences(manifest["settings"], settings)
     if changed:
@@ -62,6 +65,23 @@ def check(
             + "\n".join(lines)
             + f"\n{advice}"
         )
+
+
+def _changed_sets(manifest: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    """A line for each set of a mixture that was not, or is not, the same part of it."""
+    old, new = manifest.get("datasets", {}), data.get("datasets", {})
+    lines = [
+        f"\n  {name}: was {_part(old.get(name))}, now {_part(new.get(name))}"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]
+    return "".join(lines) + "\n" if lines else ""
+
+
+def _part(described: Mapping[str, Any] | None) -> str:
+    if described is None:
+        return "no part"
+    return f"share {described['share']:.6g} with fingerprint {described['fingerprint']}"
 
 
 def _extends(old: Mapping[str, str], new: Mapping[str, str]) -> bool:

@@ -10,11 +10,13 @@ import dataclasses
 import logging
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import tensorflow as tf
 
 from tf_lwdgh import config
 from tf_lwdgh.data import pipeline
+from tf_lwdgh.data.mixtures import Mixture
 from tf_lwdgh.outer import strategies
 from tf_lwdgh.runs import charts, checkpoints, readback, resume, summaries
 from tf_lwdgh.runs.checkpoints import CheckpointFolder
@@ -229,6 +231,7 @@ class Trainer:
             start_step=self.at.step,
             end_step=a.total_steps,
             augment=True,
+            label_noise=a.label_noise,
             pipeline_config=a.pipeline,
         )
         return iter(strategies.distribute(a.strategy, batches))
@@ -243,21 +246,23 @@ class Trainer:
         manifest = self.last.newest()
         if manifest is None:
             return Progression()
-        resume.check(manifest, self._gin_settings, self._fingerprint, self.run_dir)
+        resume.check(manifest, self._gin_settings, self._data, self.run_dir)
         self.last.load(manifest, self._state)
         _log.info("going on from step %d of %s", manifest["step"], self.run_dir)
         return Progression(manifest["step"], manifest["best_accuracy"], manifest["best_step"])
 
     @property
-    def _fingerprint(self) -> str:
-        return self.assembly.spec.fingerprint
+    def _data(self) -> dict[str, Any]:
+        spec = self.assembly.spec
+        mixed = {"datasets": spec.describe()} if isinstance(spec, Mixture) else {}
+        return {"fingerprint": spec.fingerprint, **mixed}
 
     def _manifest(self) -> dict:
         return {
             "best_accuracy": self.at.best_accuracy,
             "best_step": self.at.best_step,
-            "dataset": self.assembly.dataset.name,
-            "fingerprint": self._fingerprint,
+            "dataset": self.assembly.dataset.label,
+            **self._data,
             "settings": self._gin_settings,
         }
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tf_lwdgh.data import pipeline
+from tf_lwdgh.data.mixtures import Mixture
+from tf_lwdgh.data.task_lists import TaskList
 from tf_lwdgh.outer.evaluation import Evaluator, evaluate, mean_and_interval
 from tf_lwdgh.runs.config import TrainerConfig
 from tf_lwdgh.runs.experiment import Assembly
@@ -24,22 +26,27 @@ class Validation:
     def __init__(self, assembly: Assembly, settings: TrainerConfig) -> None:
         self._n_way = assembly.episode.n_way
         self._evaluator = Evaluator(assembly.parameters, inner_steps=settings.val_inner_steps)
+        drawn = {"seed": settings.val_seed, "n_tasks": settings.val_tasks}
         self._tasks = pipeline.evaluation_tasks(
             assembly.source("val"),
             assembly.episode,
-            seed=settings.val_seed,
-            n_tasks=settings.val_tasks,
+            **drawn,
             batch_size=_BATCH,
             pipeline_config=assembly.pipeline,
         )
+        self._datasets: list[str] = []
+        if isinstance(assembly.spec, Mixture):
+            listed = TaskList.draw(assembly.spec, "val", assembly.episode, **drawn)
+            self._datasets = listed.datasets(assembly.spec)
         self._first = next(iter(self._tasks.take(1)))
 
     def judge(self) -> dict[str, float]:
-        """Accuracy, its 95 % interval and the loss over all tasks."""
-        result = evaluate(self._evaluator, self._tasks, {})
+        """Accuracy, its 95 % interval and the loss over all tasks; accuracy on each set of a mixture."""
+        result = evaluate(self._evaluator, self._tasks, {}, datasets=self._datasets)
         accuracy, interval = mean_and_interval(result.accuracies)
         loss = float(np.mean(result.losses))
-        return {"val/accuracy": accuracy, "val/interval95": interval, "val/loss": loss}
+        parts = {f"val/accuracy_{n}": part["accuracy"] for n, part in result.by_dataset.items()}
+        return {"val/accuracy": accuracy, "val/interval95": interval, "val/loss": loss, **parts}
 
     def picture(self, step: int) -> Picture:
         """The first task with its predictions after so many meta-steps."""

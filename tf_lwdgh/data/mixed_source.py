@@ -1,0 +1,84 @@
+"""The images of one split of several data sets, behind one numbering of rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tf_lwdgh.data.image_source import ImageSource
+from tf_lwdgh.data.images import ImageConfig
+from tf_lwdgh.data.mixtures import Mixture, Spec
+
+
+class MixedSource:
+    """The ImageSource of each set; every task's rows are of one of them.
+
+    Rows run through the sets in order, in each as its ImageSource has them. Sets may differ in the
+    size and channels of their images: each source brings its own to the configured ones.
+
+    Attributes:
+      spec: the mixture.
+      split: 'train', 'val' or 'test'.
+      config: the image settings.
+      storage: 'encoded', 'decoded' or 'disk'.
+      memory_bytes: what the images (or their places on disk) take up in memory.
+    """
+
+    def __init__(
+        self,
+        records_dirs: Sequence[str],
+        spec: Mixture,
+        split: str,
+        config: ImageConfig,
+        storage: str = "encoded",
+    ) -> None:
+        """Loads (or, for 'disk', indexes) the split of every set, as ImageSource does."""
+        self.spec, self.split, self.config, self.storage = spec, split, config, storage
+        self._sources = [
+            ImageSource(folder, part, split, config, storage)
+            for folder, part in zip(records_dirs, spec.specs, strict=True)
+        ]
+        self._classes = spec.classes(split)
+        sizes = [spec.images_per_class[c] for c in self._classes]
+        self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self._ends = np.cumsum([len(source) for source in self._sources]).astype(np.int64)
+        self.memory_bytes = sum(source.memory_bytes for source in self._sources)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def rows(self, class_ids: tf.Tensor, image_indices: tf.Tensor) -> tf.Tensor:
+        """Row numbers [N, P] int64 of images [N, P] of the classes [N]."""
+        starts = tf.gather(tf.constant(self._starts), class_ids - self._classes.start)
+        return starts[:, None] + tf.cast(image_indices, tf.int64)
+
+    def gather(self, rows: tf.Tensor) -> tf.Tensor:
+        """The images of rows [M], all of one set: [M, S, S, C] uint8."""
+
+        def of(number: int) -> Callable[[], tf.Tensor]:
+            source = self._sources[number]
+            return lambda: source.gather(rows - (int(self._ends[number]) - len(source)))
+
+        which = tf.searchsorted(tf.constant(self._ends), rows[:1], side="right")[0]
+        return tf.switch_case(which, [of(number) for number in range(len(self._sources))])
+
+
+Source = ImageSource | MixedSource
+
+
+def open_source(
+    data_dir: str | os.PathLike[str],
+    names: Sequence[str],
+    spec: Spec,
+    split: str,
+    config: ImageConfig,
+    storage: str,
+) -> Source:
+    """Loads the images of one split of the data sets `names` in data_dir, which `spec` describes."""
+    folders = [os.path.join(data_dir, name) for name in names]
+    if isinstance(spec, Mixture):
+        return MixedSource(folders, spec, split, config, storage)
+    return ImageSource(folders[0], spec, split, config, storage)
