@@ -48,7 +48,9 @@ setup(
     install_requires=PINS["run"],
     extras_require={
         "gpu": [TENSORFLOW.replace("tensorflow==", "tensorflow[and-cuda]==")],
-        "test": PINS["test"],
+        "test": [*PINS["test"], *PINS["ray"], *PINS["search"]],
         "bench": PINS["bench"],
+        "ray": PINS["ray"],
+        "search": PINS["search"],
     },
 )

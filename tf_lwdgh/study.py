@@ -20,6 +20,9 @@ Examples:
         --job=$SLURM_ARRAY_TASK_ID'
     python -m tf_lwdgh.study --gin_file=gin/studies/table1.gin --report
 
+  On all cores of this machine by Ray, or with --ray_address=auto on a cluster of it:
+    python -m tf_lwdgh.study --gin_file=gin/studies/table1.gin --executor=ray --cores_per_job=2
+
 Started again, it goes on where it was stopped. The study's folder holds report.html, report.md,
 results.csv, progress.html, figures/, results/ (one small file a run, of which the report is made) and
 runs/ (the run folders):
@@ -31,7 +34,6 @@ to mend in the settings or data.
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -58,6 +60,12 @@ def define_flags() -> None:
     flags.DEFINE_list("seeds", None, "The runs' seeds, by commas; by default the study's.")
     flags.DEFINE_string("only", "*", "A pattern of methods to run, such as 'LWDGH*'.")
     flags.DEFINE_integer("jobs", 1, "Runs at once on this machine; its cores are shared out.")
+    flags.DEFINE_string("executor", "local", "'local', or 'ray', which fills its cluster's cores.")
+    flags.DEFINE_string(
+        "ray_address", None, "With --executor=ray: 'auto' or host:port of a cluster whose nodes share "
+        "--out and --data_dir; by default a Ray of this machine.",
+    )  # fmt: skip
+    flags.DEFINE_integer("cores_per_job", 1, "With --executor=ray: cores that a run takes.")
     flags.DEFINE_string("out", None, "The study's folder; by default runs/studies/<gin files>.")
     flags.DEFINE_string("data_dir", "data", "The folder that holds a folder of records a data set.")
     flags.DEFINE_integer("job", None, "Run one job, by its number, and nothing else.")
@@ -86,7 +94,7 @@ def study(args: flags.FlagValues, argv: Sequence[str]) -> int:
     import tensorflow as tf
 
     from tf_lwdgh.runs.run_lock import run_lock
-    from tf_lwdgh.studies import conduct, estimate, jobs, local, report
+    from tf_lwdgh.studies import conduct, estimate, executors, jobs, report
 
     gpus = len(tf.config.list_physical_devices("GPU"))
     tf.config.set_visible_devices([], "GPU")  # they are the runs'
@@ -95,11 +103,15 @@ def study(args: flags.FlagValues, argv: Sequence[str]) -> int:
     )
     out = args.out or os.path.join("runs", "studies", "-".join(map(_stem, args.gin_file)))
     place = conduct.Place(out, args.data_dir, report.command_line(argv))
-    shares = local.slots(args.jobs, gpus=gpus)
+    executor = executors.executor(
+        args.executor, jobs=args.jobs, gpus=gpus, ray_address=args.ray_address,
+        cores_per_job=args.cores_per_job,
+    )  # fmt: skip
     if args.dry_run:
         wanted = jobs.make(made, only=args.only, data_dir=args.data_dir, out=out)
         print("".join(f"{n:4d}  {job.name}\n" for n, job in enumerate(wanted)), end="")
-        estimate.say(wanted, made, shares)
+        with executor as ready:
+            estimate.say(wanted, made, ready.shares)
         return 0
     if args.report:
         conduct.write_report(made, place)
@@ -108,11 +120,10 @@ def study(args: flags.FlagValues, argv: Sequence[str]) -> int:
     with conduct.stopping() as stop:
         if args.job is not None:
             return 0 if conductor.run_one(args.job, stop) else _SOME_FAILED
-        with run_lock(out):
+        with run_lock(out), executor as ready:
             if conductor.missing and args.estimate:
-                estimate.say(conductor.missing, made, shares)
-            execute = functools.partial(local.run, shares=shares)
-            conductor.run(execute, at_once=len(shares), stop=stop)
+                estimate.say(conductor.missing, made, ready.shares)
+            conductor.run(ready.run, at_once=ready.at_once, stop=stop)
     conduct.write_report(made, place)
     _told(out)
     return _SOME_FAILED if conductor.failed else 0

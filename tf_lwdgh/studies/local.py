@@ -55,7 +55,7 @@ def run(
     *,
     shares: Sequence[Slot],
     started: Callable[[Job], None],
-    ended: Callable[[Job, Result | BaseException], None],
+    ended: Callable[[Job, Result | BaseException], Mapping[Job, int] | None],
     watch: Callable[[], None],
     stop: Stop,
 ) -> None:
@@ -65,7 +65,8 @@ def run(
       jobs: the meta-steps of each.
       shares: of `slots`.
       started: is told of each job that begins.
-      ended: is told what came of it: a result, or what was raised, `worker.Stopped` among it.
+      ended: is told what came of it: a result, or what was raised, `worker.Stopped` among it. It may
+        give further jobs.
       watch: is called about once a second.
       stop: ends it early.
     """
@@ -86,10 +87,16 @@ def run(
             free.put(share)
 
     with futures.ThreadPoolExecutor(max_workers=len(shares)) as pool:
-        waiting = {pool.submit(one, job, steps): job for job, steps in jobs.items()}
+        waiting: dict[futures.Future[Result], Job] = {}
+
+        def submit(more: Mapping[Job, int]) -> None:
+            waiting.update({pool.submit(one, job, steps): job for job, steps in more.items()})
+
+        submit(jobs)
         while waiting:
             done, _ = futures.wait(waiting, timeout=_WATCH, return_when=futures.FIRST_COMPLETED)
             for future in done:
                 error = future.exception()
-                ended(waiting.pop(future), error if error is not None else future.result())
+                came = error if error is not None else future.result()
+                submit(ended(waiting.pop(future), came) or {})
             watch()
