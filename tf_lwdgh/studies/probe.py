@@ -1,0 +1,253 @@
+"""What a run's tasks do to each other at one of its checkpoints, measured without training.
+
+For each of S meta-batches of the run's own settings: every task's query loss, and in every unit the norm of
+its outer gradient, its Gradient Conflict Index, its cosine with the mean, the weight that the paper's eq. 4
+gives it, and how long the aggregator's update is beside the mean. Nothing is written to the run's folder.
+
+Shapes: S meta-batches, U units, K tasks of a meta-batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from tf_lwdgh.aggregators import LWDGH, Aggregator, trees
+from tf_lwdgh.aggregators.task_gradients import TaskGradients
+from tf_lwdgh.data import pipeline
+from tf_lwdgh.outer.outer_gradients import outer_gradients
+from tf_lwdgh.outer.task_execution import TaskExecution
+from tf_lwdgh.runs import checkpoints, experiment
+from tf_lwdgh.runs.checkpoints import CheckpointFolder
+from tf_lwdgh.runs.experiment import Assembly
+from tf_lwdgh.runs.judge import WHICH, load_checkpoint
+from tf_lwdgh.types import Clock, Episode, stream_key
+
+_ONE_DEVICE = "Experiment.strategy = 'default'"  # whatever the run was trained on
+_PER_TASK = ("gradient_norms", "gci", "cosines", "weights")
+_PER_UNIT = ("update_norms", "mean_norms")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Probe:
+    """The measurements at one checkpoint, all in float64.
+
+    Attributes:
+      run_dir: the run's folder.
+      step: of the checkpoint: meta-steps done.
+      split: whose classes the tasks were drawn of.
+      seed: of the tasks.
+      rule: what the weights are of, such as "LWDGH(unit='variable', temperature=1.0, …)".
+      units: the units' names; those in which all gradients are 0 are left out.
+      losses: [S, K], query losses in nats.
+      gradient_norms: [S, U, K].
+      gci: [S, U, K], at least 0.
+      cosines: [S, U, K] with the mean over the K tasks; 0 where either is 0.
+      weights: [S, U, K], summing to 1 over the tasks.
+      update_norms: [S, U], of the run's aggregator's update, before any clipping.
+      mean_norms: [S, U], of the mean over the K tasks.
+    """
+
+    run_dir: str
+    step: int
+    split: str
+    seed: int
+    rule: str
+    units: tuple[str, ...]
+    losses: np.ndarray
+    gradient_norms: np.ndarray
+    gci: np.ndarray
+    cosines: np.ndarray
+    weights: np.ndarray
+    update_norms: np.ndarray
+    mean_norms: np.ndarray
+
+    def __post_init__(self) -> None:
+        s, k = self.losses.shape
+        shapes = dict.fromkeys(_PER_TASK, (s, len(self.units), k))
+        shapes |= dict.fromkeys(_PER_UNIT, (s, len(self.units)))
+        for name, shape in shapes.items():
+            if getattr(self, name).shape != shape:
+                received = getattr(self, name).shape
+                raise ValueError(f"Probe.{name} must have shape {shape}. Received: {received}.")
+
+    @property
+    def effective_steps(self) -> np.ndarray:
+        """[S, U]: the update's norm over the mean's; 0 where the mean is 0."""
+        return _ratio(self.update_norms, self.mean_norms)
+
+    @property
+    def whole_effective_steps(self) -> np.ndarray:
+        """[S]: the same of all units together."""
+        norms = (np.linalg.norm(x, axis=-1) for x in (self.update_norms, self.mean_norms))
+        return _ratio(*norms)
+
+
+def probe(
+    run_dir: str | os.PathLike[str],
+    *,
+    data_dir: str | os.PathLike[str],
+    steps: int = 100,
+    which: str | int = "last",
+    seed: int = 0,
+    split: str = "train",
+) -> Probe:
+    """Measures a run's checkpoint on meta-batches drawn for it.
+
+    The tasks depend on (seed, split) alone, so that runs with the same data and shape of tasks are probed
+    on the same ones; their stream is none that training draws from. Images of 'train' are augmented
+    where the run's settings say so, others never. Schedules stand where the checkpoint stands, and the aggregator
+    acts at every meta-batch, also where the run explores; sharpness plays no part.
+
+    gin's bindings are those of the run afterwards.
+
+    Args:
+      run_dir: a folder that `train` wrote.
+      data_dir: the folder of data sets.
+      steps: S, how many meta-batches.
+      which: 'last', 'best', or the step of a checkpoint that the run has kept.
+      seed: of the tasks.
+      split: 'train', 'val' or 'test'.
+
+    Raises:
+      FileNotFoundError: no such run, checkpoint or data set.
+      ValueError: an argument breaks its rule, or the split can't fill the run's tasks.
+    """
+    _check_whole("steps", steps, least=1)
+    _check_whole("seed", seed)
+    assembly = experiment.from_run(run_dir, [_ONE_DEVICE], data_dir=data_dir, splits=[split])
+    step = _load(assembly, run_dir, which)
+    stream = _stream(seed)
+    batches = pipeline.meta_batches(
+        assembly.source(split),
+        assembly.episode,
+        meta_batch_size=assembly.outer.meta_batch_size,
+        seed=stream,
+        end_step=steps,
+        augment=split == "train",
+        pipeline_config=assembly.pipeline,
+    )
+    meter = _meter(assembly, step, stream)
+    measured = [meter(batch, tf.constant(s, tf.int64)) for s, batch in enumerate(batches)]
+    arrays = {k: np.stack([m[k].numpy() for m in measured]).astype(np.float64) for k in measured[0]}
+    units = list(assembly.parameters.units(assembly.experiment.aggregator.unit))
+    moving = [u for u in range(len(units)) if arrays["gradient_norms"][:, u].any()]
+    kept = {k: v if k == "losses" else v[:, moving] for k, v in arrays.items()}
+    rule = repr(_attention(assembly.experiment.aggregator))
+    names = tuple(units[u] for u in moving)
+    return Probe(os.fspath(run_dir), step, split, seed, rule, names, **kept)
+
+
+class _StandingClock(Clock):
+    """A run's clock that stands still, with random draws of its own at every meta-batch."""
+
+    def __init__(self, batch: tf.Tensor, step: tf.Tensor, **run: int) -> None:
+        super().__init__(step, **run)
+        self._batch = batch
+
+    def key(self, stream: str) -> tf.Tensor:
+        return tf.random.fold_in(super().key(stream), self._batch, alg="philox")
+
+
+def _meter(
+    assembly: Assembly, step: int, stream: int
+) -> Callable[[Episode, tf.Tensor], dict[str, tf.Tensor]]:
+    """A graph from a meta-batch and its number to what Probe holds of it, without the axis S."""
+    parameters, outer = assembly.parameters, assembly.outer
+    aggregator = assembly.experiment.aggregator
+    units, attention = parameters.units(aggregator.unit), _attention(aggregator)
+    at = tf.constant(min(step, assembly.total_steps - 1), tf.int64)
+
+    @tf.function(autograph=False)
+    def measure(episodes: Episode, batch: tf.Tensor) -> dict[str, tf.Tensor]:
+        clock = _StandingClock(
+            batch, at, steps_per_epoch=outer.steps_per_epoch, epochs=outer.epochs, seed=stream
+        )
+        outcome = outer_gradients(
+            parameters,
+            episodes,
+            clock=clock,
+            execution=TaskExecution(),
+            loss_scale=outer.loss_scale,
+        )
+        tasks = TaskGradients(outcome.gradients, losses=outcome.losses, units=units)
+        update = trees.measured_units(aggregator(tasks, clock).gradients, units)
+        pairs = zip(tasks.unit_rows, tasks.unit_means)
+        return {
+            "losses": tasks.all_losses,
+            "gradient_norms": tf.stack([rows.norms for rows in tasks.unit_rows]),
+            "gci": tasks.gci,
+            "cosines": tf.stack([trees.cosines(rows, mean) for rows, mean in pairs]),
+            "weights": tf.stack(list(attention(tasks, clock).weights.values())),
+            "update_norms": tf.stack([u.norms for u in update]),
+            "mean_norms": tf.stack([mean.norms for mean in tasks.unit_means]),
+        }
+
+    return measure
+
+
+def _attention(aggregator: Aggregator) -> LWDGH:
+    """The run's LWDGH; where it has another aggregator the paper's, on that one's units."""
+    if isinstance(aggregator, LWDGH):
+        return aggregator
+    defaults = {field.name: field.default for field in dataclasses.fields(LWDGH)}  # not gin's
+    return LWDGH(**{**defaults, "unit": aggregator.unit})
+
+
+class _OneStep(CheckpointFolder):
+    """A run's checkpoints, as if there were that of one step alone."""
+
+    def __init__(self, folder: str | os.PathLike[str], step: int) -> None:
+        super().__init__(folder)
+        self.step = step
+
+    def steps(self) -> list[int]:
+        return [step for step in super().steps() if step == self.step]
+
+
+def kept_steps(run_dir: str | os.PathLike[str]) -> list[int]:
+    """The steps whose checkpoints a run has kept, rising: what `which` may be beside 'last' and 'best'."""
+    return CheckpointFolder(os.path.join(run_dir, "checkpoints")).steps()
+
+
+def _load(assembly: Assembly, run_dir: str | os.PathLike[str], which: str | int) -> int:
+    """Fills the model with a checkpoint's weights; returns its step."""
+    if which in WHICH:
+        return load_checkpoint(assembly, run_dir, which)["step"]
+    if isinstance(which, bool) or not isinstance(which, int):
+        raise ValueError(
+            f"which must be one of {', '.join(WHICH)}, or the step of a checkpoint. "
+            f"Received: which = {which!r}."
+        )
+    folder = _OneStep(os.path.join(run_dir, "checkpoints"), which)
+    manifest = folder.newest()
+    if manifest is None:
+        kept = ", ".join(map(str, kept_steps(run_dir))) or "none"
+        raise FileNotFoundError(
+            f"there is no checkpoint of step {which} in {folder.folder!r}; the steps there are: "
+            f"{kept}. TrainerConfig.keep_checkpoints says how many of them a run keeps. "
+            f"Received: which = {which}."
+        )
+    folder.load(manifest, checkpoints.meta_variables(assembly.keras_model, assembly.parameters.own))
+    return which
+
+
+def _stream(seed: int) -> int:
+    """The seed that the pipeline draws from: no run's, but for a chance of 2^-64."""
+    high, low = stream_key("probe", seed)
+    return (high << 32) + low
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+
+
+def _check_whole(name: str, value: int, least: int | None = None) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or (least is not None and value < least):
+        rule = "an integer" if least is None else f"an integer of at least {least}"
+        raise ValueError(f"{name} must be {rule}. Received: {name} = {value!r}.")
