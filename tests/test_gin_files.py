@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import pathlib
 import re
+from collections.abc import Sequence
 
 import keras
 import pytest
@@ -30,9 +31,10 @@ from tf_lwdgh.runs.experiment import DatasetConfig, Experiment
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted(str(f.relative_to(ROOT)) for f in (ROOT / "gin").rglob("*.gin"))
 EXPERIMENTS = [f for f in FILES if f.count("/") == 1 and f != "gin/base.gin"]
-FRAGMENTS = [f for f in FILES if f.count("/") == 2]
+STUDIES = [f for f in FILES if f.startswith("gin/studies/")]
+FRAGMENTS = [f for f in FILES if f.count("/") == 2 and f not in STUDIES]
 ROOMS = {room: [f for f in FRAGMENTS if f.split("/")[1] == room] for room in (
-    "aggregators", "backbones", "datasets", "learners", "precision", "shots",
+    "aggregators", "backbones", "datasets", "learners", "precision", "shots", "sizes",
 )}  # fmt: skip
 ON_TOP = [f for f in FRAGMENTS if not f.startswith("gin/datasets/")]
 
@@ -86,9 +88,9 @@ def check_data(data_set: DatasetConfig, episode: EpisodeConfig) -> None:
         episodes.check(described(data_set), split, episode)
 
 
-def check_all(*paths: str) -> Experiment:
+def check_all(*paths: str, params: Sequence[str] = ()) -> Experiment:
     """Reads the files and makes everything that they set but the network, which is a small one."""
-    config.parse(paths)
+    config.parse(paths, params)
     experiment, outer, episode = Experiment(), OuterLoop(), EpisodeConfig()
     data_set, _ = DatasetConfig(), (ImageConfig(), ConflictReport(), TrainerConfig(), Evaluation())
     check_data(data_set, episode)
@@ -186,7 +188,7 @@ def test_a_fragment_sets_what_its_name_says(path):
     assert letters(VARIANTS.get(name, name)) == letters(type(made).__name__)
     assert (experiment.explore is not None) == (name == "lwdgh_ee")
     if name == "lwdgh_relative":
-        assert made.scale == "relative"
+        assert made.index == "relative"
     if name == "sharp_maml":
         assert InnerLoop().sharpness > 0 and OuterLoop().sharpness > 0
     if name.startswith("taml_"):

@@ -8,6 +8,7 @@ from tests import oracles
 from tests.aggregators import harness
 from tf_lwdgh.aggregators import LWDGH, Mean, trees
 from tf_lwdgh.aggregators.conflict import gradient_conflict_index
+from tf_lwdgh.aggregators.lwdgh import INDICES
 from tf_lwdgh.aggregators.trees import measured
 
 
@@ -30,7 +31,7 @@ def test_it_equals_the_oracle(unit, temperature):
 def test_relative_scale_divides_by_the_mean_norm(n_tasks):
     units = harness.units("layer")
     rows = harness.random_rows(n_tasks)
-    out = harness.aggregate(LWDGH(scale="relative", temperature=0.7), rows, units_=units)
+    out = harness.aggregate(LWDGH(index="relative", temperature=0.7), rows, units_=units)
     for name, members in units.items():
         mine = harness.flat(rows, members)
         mean_norm = np.mean([np.sqrt(g @ g) for g in mine])
@@ -40,12 +41,46 @@ def test_relative_scale_divides_by_the_mean_norm(n_tasks):
         np.testing.assert_allclose(ours, update, rtol=1e-11, atol=1e-14)
 
 
+def numpy_index(kind: str, gradients: np.ndarray) -> np.ndarray:
+    """Each index from its words, of [K, D] float64."""
+    mean = gradients.mean(0)
+    norms, mean_norm = np.linalg.norm(gradients, axis=1), np.linalg.norm(mean)
+    products = gradients @ mean
+    return {
+        "gci": norms - products / mean_norm,
+        "relative": (norms - products / mean_norm) / norms.mean(),
+        "printed": (norms - products) / mean_norm,
+        "cosine": 1 - products / (norms * mean_norm),
+        "norm": norms / norms.mean(),
+    }[kind]
+
+
+@pytest.mark.parametrize("opposite", [False, True])
+@pytest.mark.parametrize("index", INDICES)
+def test_the_weights_are_the_softmax_of_the_chosen_index(index, opposite):
+    units = harness.units("layer")
+    rows = harness.random_rows(5)
+    out = harness.aggregate(LWDGH(index=index, opposite=opposite, temperature=0.7), rows, units_=units)
+    for name, members in units.items():
+        values = numpy_index(index, np.array(harness.flat(rows, members)))
+        expected = np.exp((values if opposite else -values) / 0.7)
+        np.testing.assert_allclose(out.weights[name], expected / expected.sum(), rtol=1e-11)
+
+
+@pytest.mark.parametrize("index", INDICES)
+def test_every_index_is_finite_where_gradients_or_their_mean_are_zero(index):
+    for rows in (np.zeros((4, 6)), np.array([[1.0, 2], [-1, -2]]), np.array([[0.0, 0], [3, 1]])):
+        out = harness.aggregate(LWDGH(index=index), [rows])
+        assert np.isfinite(out.weights["v0"]).all() and np.isfinite(out.gradients[0]).all()
+        np.testing.assert_allclose(np.sum(out.weights["v0"]), 1, rtol=1e-12)
+
+
 @pytest.mark.parametrize("scale", [2.0**-60, 2.0**40])
 def test_relative_weights_do_not_depend_on_the_gradients_scale_and_absolute_ones_do(scale):
     rows = harness.random_rows(4, dtype=np.float32)
     scaled = [(scale * g).astype(np.float32) for g in rows]
-    for kind, same in (("relative", True), ("absolute", False)):
-        a, b = (harness.aggregate(LWDGH(scale=kind), r).weights["v0"] for r in (rows, scaled))
+    for kind, same in (("relative", True), ("gci", False)):
+        a, b = (harness.aggregate(LWDGH(index=kind), r).weights["v0"] for r in (rows, scaled))
         assert np.allclose(a, b, atol=1e-6) == same
     # A large scale is an arg min, a small one the mean.
     extreme = harness.aggregate(LWDGH(), scaled).weights["v0"].numpy()
@@ -71,11 +106,11 @@ def test_the_update_leans_to_the_tasks_that_agree():
     assert (out.gradients[0].numpy() > 0.9).all()
 
 
-@pytest.mark.parametrize("scale", ["absolute", "relative"])
+@pytest.mark.parametrize("index", INDICES)
 @pytest.mark.parametrize("n_tasks", [1, 2, 3, 5, 8])
-def test_identical_gradients_give_the_mean_to_the_bit(n_tasks, scale):
+def test_identical_gradients_give_the_mean_to_the_bit(n_tasks, index):
     rows = [np.repeat(g, n_tasks, 0) for g in harness.random_rows(1, dtype=np.float32)]
-    ours = harness.aggregate(LWDGH(scale=scale), rows).gradients
+    ours = harness.aggregate(LWDGH(index=index), rows).gradients
     for a, b in zip(ours, harness.aggregate(Mean(), rows).gradients):
         np.testing.assert_array_equal(a, b)
 

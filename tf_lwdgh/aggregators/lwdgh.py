@@ -16,7 +16,8 @@ from tf_lwdgh.aggregators.base import Aggregator
 from tf_lwdgh.aggregators.task_gradients import TaskGradients
 from tf_lwdgh.types import Aggregated, Clock, Published
 
-SCALES = ("absolute", "relative")
+# What stands in the softmax, by ‖g_k‖, the cosine with the mean ḡ, ‖ḡ‖, and the mean of the norms.
+INDICES = ("gci", "relative", "printed", "cosine", "norm")
 
 
 @config.configurable
@@ -27,12 +28,16 @@ class LWDGH(Aggregator):
     Attributes:
       unit: what is weighted together: 'variable', 'layer' or 'model'.
       temperature: τ > 0; 1 in the paper. Large values approach the mean.
-      scale: 'absolute', the paper's; or 'relative': GCI is divided by the mean norm of the tasks'
-        gradients of the unit, so that τ means the same in every layer and at every stage of training.
+      index: what is weighted by. 'gci', the paper's. 'relative': GCI over the mean norm of the unit's
+        gradients, so that τ means the same in every layer and at every stage of training. And parts of
+        GCI, for studies: 'cosine', 1 − cos(g_k, ḡ) alone; 'norm', ‖g_k‖ over the mean norm alone;
+        'printed', (‖g_k‖ − g_k·ḡ)/‖ḡ‖, as the paper prints its second form.
+      opposite: softmax(+index/τ): a control, which prefers the tasks in conflict.
     """
 
     temperature: float = 1.0
-    scale: str = "absolute"
+    index: str = "gci"
+    opposite: bool = False
 
     reference: ClassVar[str] = "Cross-Task Gradient Harmonization for Meta-Learning (LWDGH)"
     equation: ClassVar[str] = "w = softmax_k(−GCI_k/τ), GCI_k = ‖g_k‖(1 − cos(g_k, ḡ)); d = Σ_k w_k g_k"
@@ -45,26 +50,40 @@ class LWDGH(Aggregator):
     traps: ClassVar[str] = (
         "GCI grows with a gradient's norm, so that tasks with small gradients, the easy ones, weigh "
         "most; and one τ means something else in a kernel (GCI of 1 to 4) than in a BatchNorm scale "
-        "(0.1 to 0.2). scale = 'relative' takes the norms out."
+        "(0.1 to 0.2). index = 'relative' takes their scale out."
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         positive = self.temperature > 0 and math.isfinite(self.temperature)
         self.require("temperature", positive, "must be finite and > 0")
-        self.require("scale", self.scale in SCALES, f"must be one of {', '.join(SCALES)}")
+        self.require("index", self.index in INDICES, f"must be one of {', '.join(INDICES)}")
 
     def __call__(self, tasks: TaskGradients, clock: Clock) -> Aggregated:
-        weights = self.weights(self._scaled(tasks))
+        weights = self.weights(self._indices(tasks))
         return Aggregated(tasks.weighted(weights), tasks.by_unit(weights), {})
 
-    def weights(self, gci: tf.Tensor) -> tf.Tensor:
+    def weights(self, indices: tf.Tensor) -> tf.Tensor:
         """The attention weights: [..., K] -> [..., K], summing to 1."""
-        return tf.nn.softmax(-gci / self.temperature)
+        return tf.nn.softmax((indices if self.opposite else -indices) / self.temperature)
 
-    def _scaled(self, tasks: TaskGradients) -> tf.Tensor:
-        if self.scale == "absolute":
+    def _indices(self, tasks: TaskGradients) -> tf.Tensor:
+        """[U, K]; where a gradient or the mean is 0 the cosine counts as 0."""
+        if self.index == "gci":
             return tasks.gci
-        mine = [rows.norms for rows in tasks.unit_rows]
-        norms = tasks.collective.gather(tf.stack(mine))
-        return tf.math.divide_no_nan(tasks.gci, tf.reduce_mean(norms, -1, keepdims=True))
+        norms = tasks.collective.gather(tf.stack([rows.norms for rows in tasks.unit_rows]))
+        if self.index == "norm":
+            return _over_mean(norms, norms)
+        if self.index == "relative":
+            return _over_mean(tasks.gci, norms)
+        zero = tf.equal(norms, 0)
+        distances = tf.where(zero, tf.ones_like(norms), tf.math.divide_no_nan(tasks.gci, norms))
+        if self.index == "cosine":
+            return distances
+        means = tf.stack([mean.norms for mean in tasks.unit_means])[:, None]
+        return tf.math.divide_no_nan(norms, means) - norms * (1 - distances)
+
+
+def _over_mean(values: tf.Tensor, norms: tf.Tensor) -> tf.Tensor:
+    """Values [U, K] over each unit's mean norm; 0 where all gradients are 0."""
+    return tf.math.divide_no_nan(values, tf.reduce_mean(norms, -1, keepdims=True))

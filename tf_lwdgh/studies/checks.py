@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tf_lwdgh import config
+from tf_lwdgh.data.dataset_config import DatasetConfig
 from tf_lwdgh.data.episodes import EpisodeConfig
-from tf_lwdgh.data.store import DatasetSpec
+from tf_lwdgh.data.mixtures import Spec
 from tf_lwdgh.data.task_lists import TaskList
 from tf_lwdgh.outer.evaluation import Evaluation
 from tf_lwdgh.runs import experiment, resume
@@ -65,11 +66,11 @@ def _expected(job: Job, hashes: dict[tuple, str]) -> Expected:
     params = (*job.gin_params, *job.evaluation)
     with naming(job), working_directory(job.directory):
         config.parse(job.gin_files, params)
-        evaluation, settings = Evaluation(), TrainerConfig()
-        splits = ["train", evaluation.split]
+        evaluation, watched = Evaluation(), TrainerConfig()
+        splits = ["train"] if evaluation.dataset else ["train", evaluation.split]
         if job.checkpoint == "best":
             splits.append("val")
-            if settings.validate_every == 0:
+            if watched.validate_every == 0:
                 raise ValueError(
                     "Study.checkpoint = 'best' needs validation. "
                     "Received: TrainerConfig.validate_every = 0."
@@ -77,22 +78,26 @@ def _expected(job: Job, hashes: dict[tuple, str]) -> Expected:
         assembly = experiment.Experiment().build(job.data_dir, splits=splits)
         assembly.meta_step  # noqa: B018  (makes the parts whose settings count)
         experiment.refuse_idle_bindings(params)
-        episode, learner = assembly.evaluation_episode(evaluation), assembly.learner
+        learner, episode = assembly.learner, assembly.evaluation_episode(evaluation)
+        settings, spec = config.settings(), assembly.spec
+        if evaluation.dataset is not None:
+            judged = experiment.Experiment().build(
+                job.data_dir, splits=(), dataset=DatasetConfig(evaluation.dataset, None)
+            )
+            spec, episode = judged.spec, judged.evaluation_episode(evaluation)
         how = (evaluation.split, episode, evaluation.seed, evaluation.n_tasks)
-        key = (assembly.spec.fingerprint, *how)
+        key = (spec.fingerprint, *how)
         if key not in hashes:
-            hashes[key] = _tasks_hash(assembly.spec, *how)
+            hashes[key] = _tasks_hash(spec, *how)
         about = {
             "task_list_sha256": hashes[key],
             "inner_steps": learner.inner_steps(evaluation.inner_steps),
             "batch_norm": learner.batch_norm,
         }
-        return Expected(assembly.total_steps, config.settings(), assembly.spec.fingerprint, about)
+        return Expected(assembly.total_steps, settings, assembly.spec.fingerprint, about)
 
 
-def _tasks_hash(
-    spec: DatasetSpec, split: str, episode: EpisodeConfig, seed: int, n_tasks: int
-) -> str:
+def _tasks_hash(spec: Spec, split: str, episode: EpisodeConfig, seed: int, n_tasks: int) -> str:
     return TaskList.draw(spec, split, episode, seed=seed, n_tasks=n_tasks).sha256
 
 

@@ -46,11 +46,11 @@ def rows(study: Study, setting: Setting, found: Sequence[Result]) -> list[Row]:
       setting: one of its.
       found: results, of other settings too.
 
-    Raises:
-      ValueError: two methods were judged on different tasks.
+    Runs that were judged on other tasks than the baseline's first, or where it has none the first, have
+    no figures here but a remark: they can't be compared.
     """
     here = {(r.method, r.seed): r for r in found if r.setting == setting.name}
-    _same_tasks(setting, [r for r in here.values() if r.state == results.DONE])
+    here = _on_the_same_tasks(study, here)
     return [_row(study, setting, method, here) for method in study.methods]
 
 
@@ -102,15 +102,20 @@ def _remarks(study: Study, method: Method, mine: dict[int, Result]) -> tuple[str
     return tuple(remarks)
 
 
-def _same_tasks(setting: Setting, done: Sequence[Result]) -> None:
-    lists = {r.about["task_list_sha256"]: r for r in done}
-    if len(lists) > 1:
-        a, b = list(lists.values())[:2]
-        raise ValueError(
-            f"all methods must be judged on the same tasks{' in ' * bool(setting.name)}{setting.name}: "
-            f"{a.method}, seed {a.seed}, and {b.method}, seed {b.seed}, were not. Received: task "
-            f"lists {a.about['task_list_sha256'][:8]} and {b.about['task_list_sha256'][:8]}."
-        )
+def _on_the_same_tasks(
+    study: Study, here: dict[tuple[str, int], Result]
+) -> dict[tuple[str, int], Result]:
+    done = {key: r for key, r in here.items() if r.state == results.DONE}
+    if not done:
+        return here
+    first = min(done, key=lambda key: key[0] != study.baseline)  # stable: else in the study's order
+    tasks = done[first].about["task_list_sha256"]
+    why = f"judged on other tasks than {first[0]}, seed {first[1]}; starting the study judges it again."
+    return {
+        key: r if key not in done or r.about["task_list_sha256"] == tasks
+        else dataclasses.replace(r, state=results.FAILED, message=why)
+        for key, r in here.items()
+    }  # fmt: skip
 
 
 def _mean(values: Sequence[float]) -> float:
