@@ -12,6 +12,10 @@ Examples:
     python -m tf_lwdgh.study --gin_file=gin/studies/table1.gin --only='*LWDGH*' --seeds=0,1,2 \\
         --cell_param='EPOCHS = 30'
 
+  Its figures, of any two runs:
+    python -m tf_lwdgh.study --gin_file=gin/studies/figure5.gin --run='MAML=runs/maml' \\
+        --run='LWDGH=runs/lwdgh' --out=figures
+
   What it would run, with the number of each job, and the hours:
     python -m tf_lwdgh.study --gin_file=gin/studies/table1.gin --dry_run
 
@@ -71,6 +75,10 @@ def define_flags() -> None:
     flags.DEFINE_integer("job", None, "Run one job, by its number, and nothing else.")
     flags.DEFINE_bool("dry_run", False, "Say what would run and how long it takes; run nothing.")
     flags.DEFINE_bool("report", False, "Write the report of what is there; run nothing.")
+    flags.DEFINE_multi_string(
+        "run", [], "Draw the study's figures of runs that are there, such as --run='MAML=runs/maml'; a "
+        "method once for each of its seeds. Run nothing. Repeatable.",
+    )  # fmt: skip
     flags.DEFINE_bool("estimate", True, "Time a few meta-steps first, and say how long it takes.")
     flags.adopt_module_key_flags(command_line)  # --help shows those too
 
@@ -112,6 +120,9 @@ def study(args: flags.FlagValues, argv: Sequence[str]) -> int:
         print("".join(f"{n:4d}  {job.name}\n" for n, job in enumerate(wanted)), end="")
         with executor as ready:
             estimate.say(wanted, made, ready.shares)
+        return 0
+    if args.run:
+        conduct.draw(made, place, args.run)
         return 0
     if args.report:
         conduct.write_report(made, place)

@@ -18,6 +18,7 @@ from tf_lwdgh.studies.definition import Study
 from tf_lwdgh.studies.figures.base import Figure
 from tf_lwdgh.studies.jobs import Job
 from tf_lwdgh.studies.results import Result
+from tf_lwdgh.studies.space import Tuned
 from tf_lwdgh.studies.worker import Stop
 
 
@@ -44,15 +45,19 @@ class Conductor:
       study: the study.
       place: where.
       only: a pattern of methods' names.
+      tuned: what a search found, by the names of setting and method.
 
     Raises:
       ValueError: a cell's settings are wrong, or a result was made with others.
       FileNotFoundError: a gin file or a data set is not there.
     """
 
-    def __init__(self, study: Study, place: Place, *, only: str = "*") -> None:
+    def __init__(
+        self, study: Study, place: Place, *, only: str = "*",
+        tuned: Mapping[tuple[str, str], Tuned] | None = None,
+    ) -> None:  # fmt: skip
         self.study, self.place = study, place
-        wanted = jobs.make(study, only=only, data_dir=place.data_dir, out=place.out)
+        wanted = jobs.make(study, only=only, data_dir=place.data_dir, out=place.out, tuned=tuned)
         self.expected: dict[Job, Expected] = checks.check(wanted)
         found = {job: checks.finished(job, e) for job, e in self.expected.items()}
         self.done = {job: result for job, result in found.items() if result is not None}
@@ -185,6 +190,31 @@ def _figures(study: Study, place: Place, kept: Mapping[Job, Result]) -> list[Fig
         except (ValueError, FileNotFoundError) as error:
             print(f"not drawn: {type(maker).__name__}: {error}", file=sys.stderr)
     return drawn
+
+
+def draw(study: Study, place: Place, runs: Sequence[str]) -> None:
+    """Draws a study's figures of run folders, whoever trained them, and prints where they are.
+
+    Args:
+      study: the study.
+      place: where; the figures go into figures/ there.
+      runs: 'name=folder' each.
+
+    Raises:
+      ValueError: one has another form, or the study has no figures, or a figure can't be drawn.
+      FileNotFoundError: no such run.
+    """
+    by_method: dict[str, list[str]] = {}
+    for text in runs:
+        name, found, folder = text.partition("=")
+        if not (name and found and folder):
+            raise ValueError(f"--run must be name=folder, such as MAML=runs/maml. Received: {text!r}.")
+        by_method.setdefault(name, []).append(folder)
+    if not study.figures:
+        raise ValueError(f"--run draws figures, and {study.title!r} has none (Study.figures).")
+    for maker in study.figures:
+        figure = maker.draw(by_method, data_dir=place.data_dir)
+        print(f"{report.write_figure(figure, place.out)}\n{figure.caption}")
 
 
 @contextmanager

@@ -43,8 +43,7 @@ def write(
       command: what made it.
     """
     for figure in figures:
-        _write_bytes(os.path.join(out, "figures", f"{figure.name}.png"), figure.png)
-        pages.write(os.path.join(out, "figures", f"{figure.name}.csv"), _csv(figure.table))
+        write_figure(figure, out)
     by_setting = {s: tables.rows(study, s, found) for s in study.settings}
     pages.write(os.path.join(out, "report.md"), markdown(study, by_setting, found, figures, command))
     page = as_html(study, by_setting, found, figures, command)
@@ -219,11 +218,14 @@ def _csv(records: Sequence[dict[str, object]]) -> str:
     return text.getvalue()
 
 
-def _write_bytes(path: str, content: bytes) -> None:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+def write_figure(figure: Figure, out: str) -> str:
+    """Writes a figure as PNG and its numbers as CSV into figures/; the PNG's path."""
+    path = os.path.join(out, "figures", f"{figure.name}.png")
+    pages.write(os.path.join(out, "figures", f"{figure.name}.csv"), _csv(figure.table))
     with open(path + ".new", "wb") as file:
-        file.write(content)
+        file.write(figure.png)
     os.replace(path + ".new", path)
+    return path
 
 
 def command_line(argv: Sequence[str]) -> str:
