@@ -12,9 +12,10 @@ body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem
 h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-size: .9rem; display: block; overflow-x: auto; }
 th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #ddd; vertical-align: top; }
+td { white-space: nowrap; }
 th { border-bottom: 2px solid #777; font-weight: 600; }
 th:first-child, td:first-child { text-align: left; }
-td.words { text-align: left; } tr.baseline td { background: #f3f3f3; }
+td.words { text-align: left; white-space: normal; min-width: 12rem; } tr.baseline td { background: #f3f3f3; }
 figure { margin: 1.5rem 0; } figure img { max-width: 100%; } figcaption { color: #444; max-width: 60rem; }
 pre { background: #f5f5f5; padding: .7rem; overflow-x: auto; font-size: .8rem; }
 progress { width: 100%; } p { max-width: 60rem; }

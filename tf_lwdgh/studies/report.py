@@ -59,10 +59,9 @@ def cells(row: Row, baseline: str) -> list[str]:
         "" if row.accuracy is None else _percent(row.accuracy),
         "" if row.deviation is None else f"{100 * row.deviation:.2f} (n = {len(row.done)})",
         "baseline" if row.method.name == baseline else _points(row.difference),
-        f"{row.published} ({row.method.source})" if row.published and row.method.source
-        else row.published,
+        row.published,
         _number(measured.get("gci"), "{:.2f}"),
-        _number(measured.get("conflict_rate"), "{:.1%}"),
+        _number(measured.get("conflict_rate"), "{:.1f} %", 100),
         _number(measured.get("seconds_per_step"), "{:.3f}"),
         _number(measured.get("hours"), "{:.2f}"),
         " ".join(row.remarks),
@@ -80,8 +79,8 @@ def _points(e: Estimate | None) -> str:
     return f"{100 * e.mean:+.2f} ± {100 * e.interval95:.2f} (n = {e.n_seeds}){mark}"
 
 
-def _number(value: float | None, form: str) -> str:
-    return "" if value is None else form.format(value)
+def _number(value: float | None, form: str, times: float = 1.0) -> str:
+    return "" if value is None else form.format(times * value)
 
 
 def legend(study: Study, found: Sequence[Result]) -> list[str]:
@@ -90,6 +89,8 @@ def legend(study: Study, found: Sequence[Result]) -> list[str]:
     tasks = f"{len(done[0].accuracies)} test tasks" if done else "test tasks"
     compared = sum(m.name != study.baseline and not m.absent for m in study.methods)
     compared *= len(study.settings)
+    sources = dict.fromkeys(m.source for m in study.methods if m.source)
+    published = f"Published figures ({'; '.join(sources)})" if sources else "Published figures"
     return [
         f"Accuracy: the mean over {tasks}, the same for all methods and seeds, ± 1.96 s/√n over tasks: "
         "for these runs, not for others. s.d.: of the seeds' means, n of them; none is given of one seed.",
@@ -97,7 +98,7 @@ def legend(study: Study, found: Sequence[Result]) -> list[str]:
         "for new seeds and new tasks (two-way random effects, Satterthwaite's degrees of freedom); from "
         "one seed it is over tasks alone and says nothing of other seeds. * marks intervals that leave 0 "
         f"out; of {compared} such intervals about {compared / 20:.1f} would by chance alone.",
-        "Published figures are other people's, with their data, code and settings, and not of these runs.",
+        f"{published} are other people's, with their data, code and settings, and not of these runs.",
     ]
 
 
