@@ -36,6 +36,7 @@ SUBSTITUTES = (
     ("bash tools/test.sh", "WORKERS=0 {} --collect-only tests/test_layout.py"),
     ("python -m tf_lwdgh.train", f"{{}} {SHORT}"),
     ("python -m tf_lwdgh.evaluate", f"{{}} {FEW_TASKS}"),
+    ("python -m tf_lwdgh.study", "{} --only=MAML --noestimate"),  # one of its runs
     ("tensorboard", "{} --inspect"),  # reads what the server would, and ends
     ("python -m pip install --editable .", "python setup.py --version"),  # pip would download
 )
@@ -48,6 +49,7 @@ PRINTS = {
     "bash tools/demo.sh": "learns new characters",
     "python -m tf_lwdgh.evaluate": " ± ",
     "python -m tf_lwdgh.evaluate --run_dir=runs/lwdgh --compare": "paired over 3 tasks",
+    "python -m tf_lwdgh.study": "report: runs/studies/table5-tiny/report.html",
     "tensorboard": "train/loss",
     "saved_model_cli": "inputs['support_images']",
     "python tools/convert_folder.py": "train 15 classes",
