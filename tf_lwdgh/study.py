@@ -27,6 +27,9 @@ Examples:
   On all cores of this machine by Ray, or with --ray_address=auto on a cluster of it:
     python -m tf_lwdgh.study --gin_file=gin/studies/table1.gin --executor=ray --cores_per_job=2
 
+  Methods tuned on validation tasks first, as Study.search says:
+    python -m tf_lwdgh.study --gin_file=my_study.gin --search --jobs=4
+
 Started again, it goes on where it was stopped. The study's folder holds report.html, report.md,
 results.csv, progress.html, figures/, results/ (one small file a run, of which the report is made) and
 runs/ (the run folders):
@@ -38,6 +41,7 @@ to mend in the settings or data.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -72,6 +76,10 @@ def define_flags() -> None:
     flags.DEFINE_integer("cores_per_job", 1, "With --executor=ray: cores that a run takes.")
     flags.DEFINE_string("out", None, "The study's folder; by default runs/studies/<gin files>.")
     flags.DEFINE_string("data_dir", "data", "The folder that holds a folder of records a data set.")
+    flags.DEFINE_bool(
+        "search", False, "Tune what Study.search says on validation tasks first, and run the study with "
+        "what was found. The test split is not read before.",
+    )  # fmt: skip
     flags.DEFINE_integer("job", None, "Run one job, by its number, and nothing else.")
     flags.DEFINE_bool("dry_run", False, "Say what would run and how long it takes; run nothing.")
     flags.DEFINE_bool("report", False, "Write the report of what is there; run nothing.")
@@ -111,14 +119,14 @@ def study(args: flags.FlagValues, argv: Sequence[str]) -> int:
     )
     out = args.out or os.path.join("runs", "studies", "-".join(map(_stem, args.gin_file)))
     place = conduct.Place(out, args.data_dir, report.command_line(argv))
-    executor = executors.executor(
-        args.executor, jobs=args.jobs, gpus=gpus, ray_address=args.ray_address,
+    executor = functools.partial(
+        executors.executor, args.executor, jobs=args.jobs, gpus=gpus, ray_address=args.ray_address,
         cores_per_job=args.cores_per_job,
     )  # fmt: skip
     if args.dry_run:
         wanted = jobs.make(made, only=args.only, data_dir=args.data_dir, out=out)
         print("".join(f"{n:4d}  {job.name}\n" for n, job in enumerate(wanted)), end="")
-        with executor as ready:
+        with executor() as ready:
             estimate.say(wanted, made, ready.shares)
         return 0
     if args.run:
@@ -127,17 +135,32 @@ def study(args: flags.FlagValues, argv: Sequence[str]) -> int:
     if args.report:
         conduct.write_report(made, place)
         return _told(out)
-    conductor = conduct.Conductor(made, place, only=args.only)
+    tuned = _search(args, made, place, executor) if args.search else {}
+    if tuned is None:
+        return 0  # stopped and saved
+    conductor = conduct.Conductor(made, place, only=args.only, tuned=tuned)
     with conduct.stopping() as stop:
         if args.job is not None:
             return 0 if conductor.run_one(args.job, stop) else _SOME_FAILED
-        with run_lock(out), executor as ready:
+        with run_lock(out), executor() as ready:
             if conductor.missing and args.estimate:
                 estimate.say(conductor.missing, made, ready.shares)
             conductor.run(ready.run, at_once=ready.at_once, stop=stop)
     conduct.write_report(made, place)
     _told(out)
     return _SOME_FAILED if conductor.failed else 0
+
+
+def _search(args: flags.FlagValues, made, place, executor) -> dict | None:
+    """What the search found for each setting and method; None where it was stopped."""
+    from tf_lwdgh.runs.run_lock import run_lock
+    from tf_lwdgh.studies import conduct, search
+
+    if args.job is not None:
+        return search.read_best(made, place, search.cells(made, place, only=args.only))
+    searcher = search.Searcher(made, place, only=args.only)
+    with conduct.stopping() as stop, run_lock(place.out), executor() as ready:
+        return searcher.run(ready, stop, say_hours=args.estimate)
 
 
 def _told(out: str) -> int:

@@ -39,13 +39,19 @@ class Board:
         at_once: int, out: str, stream: TextIO | None = None,
     ) -> None:  # fmt: skip
         self.title, self.at_once = title, at_once
-        self.steps = {job: e.steps for job, e in expected.items()}
-        self._tasks = {job: e.tasks_per_step for job, e in expected.items()}
+        self.steps: dict[Job, int] = {}
+        self._tasks: dict[Job, int] = {}
+        for job, coming in expected.items():
+            self.expect(job, coming)
         self.done = dict(done)
         self.running: dict[Job, None] = {}  # in order
         self._path = os.path.join(out, PAGE)
         self._stream = stream or sys.stderr
         self._next_line, self._next_page = 0.0, 0.0
+
+    def expect(self, job: Job, expected: Expected) -> None:
+        """A job more."""
+        self.steps[job], self._tasks[job] = expected.steps, expected.tasks_per_step
 
     def started(self, job: Job) -> None:
         """A job begins."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from tf_lwdgh import config
 from tf_lwdgh.studies.figures.base import FigureMaker
+from tf_lwdgh.studies.space import Search
 
 Strings = tuple[str, ...]
 
@@ -90,6 +91,7 @@ class Study:
       checkpoint: 'last' or 'best' (by validation accuracy), of all runs.
       figures: [@LossCurves(), …].
       note: what the report says first, such as what was expected before it ran.
+      search: what --search tunes before the study runs: @Search(), or a list with other methods in each.
     """
 
     title: str = config.REQUIRED
@@ -106,6 +108,7 @@ class Study:
     checkpoint: str = "last"
     figures: Sequence[FigureMaker] = ()
     note: str = ""
+    search: Search | Sequence[Search] | None = None
 
     def __post_init__(self) -> None:
         _check_name("Study.title", self.title)
@@ -113,6 +116,7 @@ class Study:
             _freeze_strings(self, "Study", field)
         self._check_parts()
         self._check_seeds()
+        self._check_search()
         known = [m.name for m in self.methods]
         if self.baseline not in known:
             raise ValueError(
@@ -155,6 +159,24 @@ class Study:
                 f"Received: Study.seeds = {self.seeds!r}."
             )
         object.__setattr__(self, "seeds", seeds)
+
+    def _check_search(self) -> None:
+        searches = self.search if isinstance(self.search, (list, tuple)) else (self.search,)
+        searches = tuple(s for s in searches if s is not None)
+        if not all(isinstance(s, Search) for s in searches):
+            raise ValueError(
+                "Study.search must be a ready object, with brackets, @Search(), or a list of such. "
+                f"Received: Study.search = {self.search!r}."
+            )
+        tuned = [name for s in searches for name in s.method]
+        known = [m.name for m in self.methods if not m.absent]
+        wrong = [n for n in tuned if n not in known or tuned.count(n) > 1]
+        if wrong:
+            raise ValueError(
+                "Search.method must name methods of the study that are trained here, each once: "
+                f"{', '.join(known)}. Received: {', '.join(dict.fromkeys(wrong))}."
+            )
+        object.__setattr__(self, "search", searches)
 
     @property
     def heading(self) -> str:

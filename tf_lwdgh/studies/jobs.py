@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from collections.abc import Mapping
 
 from tf_lwdgh.studies.definition import Method, Setting, Strings, Study, slug
+from tf_lwdgh.studies.space import Tuned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Job:
       data_dir: the folder of data sets.
       out: the study's folder.
       directory: where relative gin files are looked for.
+      note: a sentence about it for the report.
     """
 
     setting: str
@@ -36,6 +39,7 @@ class Job:
     data_dir: str
     out: str
     directory: str
+    note: str = ""
 
     @property
     def name(self) -> str:
@@ -76,7 +80,10 @@ def _python(module: str) -> list[str]:
     return [sys.executable, "-m", f"tf_lwdgh.{module}"]
 
 
-def make(study: Study, *, only: str = "*", data_dir: str, out: str) -> list[Job]:
+def make(
+    study: Study, *, only: str = "*", data_dir: str, out: str,
+    tuned: Mapping[tuple[str, str], Tuned] | None = None,
+) -> list[Job]:  # fmt: skip
     """The jobs of a study, the first seed's first, so that a whole table is there early.
 
     Args:
@@ -84,22 +91,31 @@ def make(study: Study, *, only: str = "*", data_dir: str, out: str) -> list[Job]
       only: a pattern of methods' names.
       data_dir: the folder of data sets.
       out: the study's folder.
+      tuned: what a search found, by the names of setting and method.
     """
+    found = tuned or {}
     place = {"data_dir": os.path.abspath(data_dir), "out": os.path.abspath(out)}
     return [
-        job(study, setting, method, seed, directory=os.getcwd(), **place)
+        job(
+            study, setting, method, seed, directory=os.getcwd(), **place,
+            tuned=found.get((setting.name, method.name)),
+        )  # fmt: skip
         for seed in study.seeds
         for setting in study.settings
         for method in study.chosen(only)
     ]
 
 
-def job(study: Study, setting: Setting, method: Method, seed: int, **place: str) -> Job:
+def job(
+    study: Study, setting: Setting, method: Method, seed: int, *, tuned: Tuned | None = None,
+    **place: str,
+) -> Job:  # fmt: skip
     """One job; later files and bindings win."""
+    tuned = tuned or Tuned((), "")
     files = (*study.experiment, *setting.gin_files, *method.gin_files, *study.last_gin_files)
     params = (*study.gin_params, *setting.gin_params, *method.gin_params, *study.last_gin_params)
     return Job(
         setting=setting.name, method=method.name, seed=seed, gin_files=files,
-        gin_params=(*params, f"Experiment.seed = {seed}"), evaluation=study.evaluation,
-        checkpoint=study.checkpoint, **place,
+        gin_params=(*params, *tuned.bindings, f"Experiment.seed = {seed}"),
+        evaluation=study.evaluation, checkpoint=study.checkpoint, note=tuned.note, **place,
     )  # fmt: skip

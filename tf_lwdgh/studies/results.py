@@ -49,6 +49,7 @@ class Result:
       measured: means over training: 'gci', 'conflict_rate', 'seconds_per_step', 'hours'; those known.
       losses: the mean training loss of every epoch.
       made: 'commands', 'hardware', 'versions', 'commit'.
+      note: a sentence about the run for the report.
     """
 
     setting: str
@@ -64,6 +65,7 @@ class Result:
     measured: Mapping[str, float] = dataclasses.field(default_factory=dict)
     losses: Sequence[float] = ()
     made: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    note: str = ""
 
     def write(self, path: str) -> None:
         """Writes JSON; a whole file appears, or none."""
@@ -109,7 +111,7 @@ def of_run(job: Job) -> Result:
         accuracies=np.array(judged["accuracies"]), about=about, settings=manifest["settings"],
         fingerprint=manifest["fingerprint"], measured=measured(lines, tasks),
         losses=loss_by_epoch(lines, int(manifest["settings"]["OuterLoop.steps_per_epoch"])),
-        made=made(job),
+        made=made(job), note=job.note,
     )  # fmt: skip
 
 
@@ -117,8 +119,9 @@ def failure(job: Job, state: str, message: str) -> Result:
     """The result of a job that came to nothing."""
     steps = CheckpointFolder(os.path.join(job.run_dir, "checkpoints")).steps()
     return Result(
-        job.setting, job.method, job.seed, state, message, steps[-1] if steps else 0, made=made(job)
-    )
+        job.setting, job.method, job.seed, state, message, steps[-1] if steps else 0, made=made(job),
+        note=job.note,
+    )  # fmt: skip
 
 
 def newest_evaluation(run_dir: str, checkpoint: str) -> dict[str, Any] | None:

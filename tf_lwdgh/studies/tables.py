@@ -89,7 +89,7 @@ def _difference(
 def _remarks(study: Study, method: Method, mine: dict[int, Result]) -> tuple[str, ...]:
     if method.absent:
         return (method.absent,)
-    remarks = []
+    remarks = list(dict.fromkeys(result.note for result in mine.values() if result.note))
     for seed, result in mine.items():
         if result.state != results.DONE:
             last = (result.message.strip().splitlines() or [""])[-1]
