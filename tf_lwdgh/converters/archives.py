@@ -10,10 +10,11 @@ import pathlib
 import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+
+from tf_lwdgh.data.store import scratch_folder
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 _BLOCK = 1 << 20
@@ -41,7 +42,7 @@ def as_folder(source: str | os.PathLike, *, beside: str | os.PathLike) -> Iterat
       FileNotFoundError: there is no such source.
       ValueError: the source is neither a folder nor an archive, or a member is unsafe.
     """
-    source, beside = pathlib.Path(source), pathlib.Path(beside)
+    source = pathlib.Path(source)
     if source.is_dir():
         yield source
         return
@@ -49,13 +50,9 @@ def as_folder(source: str | os.PathLike, *, beside: str | os.PathLike) -> Iterat
         raise FileNotFoundError(f"There is no file or folder {source}.")
     if not is_archive(source):
         raise ValueError(f"{source} is neither a folder nor one of {', '.join(SUFFIXES)}.")
-    beside.parent.mkdir(parents=True, exist_ok=True)
-    folder = tempfile.mkdtemp(prefix=f".{beside.name}.unpacked-", dir=beside.parent)
-    try:
+    with scratch_folder(beside, "unpacked") as folder:
         unpack(source, folder)
-        yield pathlib.Path(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        yield folder
 
 
 def unpack(archive: str | os.PathLike, folder: str | os.PathLike) -> None:
@@ -73,7 +70,7 @@ def unpack(archive: str | os.PathLike, folder: str | os.PathLike) -> None:
 
 
 def _unpack_zip(archive: pathlib.Path, folder: pathlib.Path) -> None:
-    with _damage_named(archive), zipfile.ZipFile(archive) as file:
+    with damage_named(archive), zipfile.ZipFile(archive) as file:
         for member in file.infolist():
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
@@ -88,7 +85,7 @@ def _unpack_zip(archive: pathlib.Path, folder: pathlib.Path) -> None:
 
 def _unpack_tar(archive: pathlib.Path, folder: pathlib.Path) -> None:
     # 'r|*' streams: an .xz archive is decompressed once, and nothing of it is held in memory.
-    with _damage_named(archive), tarfile.open(archive, "r|*") as file:
+    with damage_named(archive), tarfile.open(archive, "r|*") as file:
         for member in file:
             if not (member.isreg() or member.isdir()):
                 raise UnsafeMember(archive, member.name, "is a link or a device")
@@ -107,7 +104,8 @@ class UnsafeMember(ValueError):
 
 
 @contextlib.contextmanager
-def _damage_named(archive: pathlib.Path) -> Iterator[None]:
+def damage_named(archive: pathlib.Path) -> Iterator[None]:
+    """Turns what a damaged archive raises into a ValueError that names it."""
     try:
         yield
     except _DAMAGE as error:
@@ -130,6 +128,17 @@ def _write(content, target: pathlib.Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with open(target, "wb") as out:
         shutil.copyfileobj(content, out, _BLOCK)
+
+
+def tar_members(archive: pathlib.Path, suffixes: tuple[str, ...]) -> list[tarfile.TarInfo]:
+    """The regular members with one of the endings, sorted by name; nothing is unpacked.
+
+    Raises:
+      ValueError: the archive is damaged.
+    """
+    with damage_named(archive), tarfile.open(archive, "r:") as file:
+        found = [m for m in file if m.isreg() and m.name.lower().endswith(suffixes)]
+    return sorted(found, key=lambda m: m.name)
 
 
 def checksum(*sources: str | os.PathLike) -> str:

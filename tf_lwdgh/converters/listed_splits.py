@@ -7,7 +7,7 @@ import pathlib
 import re
 from collections.abc import Mapping
 
-from tf_lwdgh.converters import pictures
+from tf_lwdgh.converters import folders, pictures
 from tf_lwdgh.converters.problems import Problems
 from tf_lwdgh.data import store
 
@@ -63,6 +63,21 @@ def _plain(images: pathlib.Path, name: str) -> pathlib.Path:
     if pathlib.PurePath(name).name != name:
         raise ValueError(f"a list must name plain files of {images}. Received: {name!r}.")
     return images / name
+
+
+def ilsvrc_home(root: pathlib.Path, *, archived: bool = False) -> pathlib.Path | None:
+    """The folder of the synsets' folders: the root or, as in ILSVRC, its folder train.
+
+    Args:
+      root: where to look.
+      archived: whether n*.tar, the synsets' archives, count too.
+    """
+    for folder in (f for f in (root, root / "train") if f.is_dir()):
+        there = [*folders.subfolders(folder)]
+        there += [p.stem for p in folder.glob("n*.tar")] if archived else []
+        if any(n[0] == "n" and n[1:].isdigit() for n in there):
+            return folder
+    return None
 
 
 def from_ilsvrc(root: pathlib.Path, lists: Mapping[str, Mapping], problems: Problems) -> Paths:

@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Mapping
 
 from tf_lwdgh.converters import (
-    archives, folders, listed_splits, pickled_splits, pictures, ravi_split,
+    archives, folders, forms, listed_splits, pickled_splits, pictures, ravi_split,
 )  # fmt: skip
 from tf_lwdgh.converters.problems import Problems
 from tf_lwdgh.data import store
@@ -63,7 +63,9 @@ def convert(
     if image_size < 1:
         raise ValueError(f"--image_size must be at least 1. Received: {image_size}.")
     with archives.as_folder(source, beside=out_dir) as unpacked:
-        root, found = _locate(unpacked, form, splits)
+        root, found = forms.locate(
+            unpacked, FORMS, lambda f: _forms_at(f, splits), form=form, title="mini-ImageNet"
+        )
         lists = pathlib.Path(splits) if splits is not None else root
         if found in ("cache", "category"):
             classes = pickled_splits.read(root, found, image_size)
@@ -105,38 +107,13 @@ def check_counts(counts: Mapping[str, Mapping[str, int]], problems: Problems) ->
                 problems.add(f"{split} class {class_name!r}", what)
 
 
-def _locate(
-    root: pathlib.Path, form: str | None, splits: str | os.PathLike | None
-) -> tuple[pathlib.Path, str]:
-    """The folder that holds the data, at the source or further inside, and its form."""
-    if form is not None and form not in FORMS:
-        raise ValueError(f"--form must be one of {', '.join(FORMS)}. Received: {form!r}.")
-    start = root
-    while True:
-        found = _forms_at(root, splits)
-        if form in found:
-            return root, form
-        if len(found) == 1 and form is None:
-            return root, found[0]
-        if len(found) > 1 and form is None:
-            raise ValueError(
-                f"{root} holds mini-ImageNet in several forms: say --form={' or '.join(found)}."
-            )
-        inside = list(folders.subfolders(root).values())
-        if len(inside) != 1:
-            wanted = [form] if form else FORMS
-            known = "; ".join(f"{f}: {FORMS[f]}" for f in wanted)
-            raise ValueError(f"{start} holds no mini-ImageNet in a known form ({known}).")
-        root = inside[0]
-
-
 def _forms_at(root: pathlib.Path, splits: str | os.PathLike | None) -> list[str]:
     found = [] if splits else [f for f in ("cache", "category") if pickled_splits.find(root, f)]
     inside = folders.subfolders(root)
     if splits or listed_splits.has_lists(root):
         if "images" in inside:
             found.append("csv")
-        if _ilsvrc_home(root) is not None:
+        if listed_splits.ilsvrc_home(root) is not None:
             found.append("ilsvrc")
     if (
         not splits
@@ -145,16 +122,6 @@ def _forms_at(root: pathlib.Path, splits: str | os.PathLike | None) -> list[str]
     ):
         found.append("folders")
     return found
-
-
-def _ilsvrc_home(root: pathlib.Path) -> pathlib.Path | None:
-    """The folder of the synsets' folders: the root or, as in ILSVRC, its folder train."""
-    for folder in (root, root / "train"):
-        if folder.is_dir() and any(
-            n[0] == "n" and n[1:].isdigit() for n in folders.subfolders(folder)
-        ):
-            return folder
-    return None
 
 
 def _from_files(
@@ -168,7 +135,7 @@ def _from_files(
             root / "images", listed_splits.read_lists(lists), problems
         )
     else:
-        home = _ilsvrc_home(root)
+        home = listed_splits.ilsvrc_home(root)
         paths = listed_splits.from_ilsvrc(home, listed_splits.read_lists(lists), problems)
     return {
         split: {

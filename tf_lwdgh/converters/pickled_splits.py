@@ -1,4 +1,4 @@
-"""mini-ImageNet's two pickled forms: arrays of pixels with the classes of their rows."""
+"""Pickled splits, as of mini-ImageNet and CIFAR: arrays of pixels with the classes of their rows."""
 
 from __future__ import annotations
 
@@ -17,22 +17,30 @@ _CACHE = {
     "val": ("mini-imagenet-cache-val.pkl", "mini-imagenet-cache-validation.pkl"),
     "test": ("mini-imagenet-cache-test.pkl",),
 }
-_STEMS = {"train": ("train_phase_train", "train"), "val": ("val",), "test": ("test",)}
+_PHASES = {"train": ("train_phase_train", "train"), "val": ("val",), "test": ("test",)}
 _CATEGORY = {
     split: tuple(f"{p}{s}.pickle" for p in ("miniImageNet_category_split_", "") for s in stems)
-    for split, stems in _STEMS.items()
+    for split, stems in _PHASES.items()
+}
+_FILES = {
+    "cache": _CACHE,
+    "category": _CATEGORY,
+    "cifar_fs": {s: (f"CIFAR_FS_{s}.pickle",) for s in store.SPLITS},
+    "fc100": {s: (f"FC100_{s}.pickle",) for s in store.SPLITS},
 }
 
 
 def find(root: pathlib.Path, form: str) -> dict[str, pathlib.Path]:
-    """The files of 'cache' or 'category' in a folder, by split; the first known name counts."""
-    names = {"cache": _CACHE, "category": _CATEGORY}[form]
+    """The files of a form in a folder, by split; the first known name counts."""
+    names = _FILES[form]
     found = {s: [root / n for n in names[s] if (root / n).is_file()] for s in store.SPLITS}
     return {s: paths[0] for s, paths in found.items() if paths}
 
 
 def read(root: pathlib.Path, form: str, image_size: int) -> dict[str, Images]:
     """Every class of every split: how many images it has, and the images, uint8 [size, size, 3].
+
+    Where the file does not name its classes, they are called by the split and the label.
 
     Raises:
       FileNotFoundError: a split's file is missing.
@@ -42,16 +50,26 @@ def read(root: pathlib.Path, form: str, image_size: int) -> dict[str, Images]:
     paths = find(root, form)
     for split in store.SPLITS:
         if split not in paths:
-            names = " or ".join({"cache": _CACHE, "category": _CATEGORY}[form][split])
+            names = " or ".join(_FILES[form][split])
             raise FileNotFoundError(f"{root}: the file of split {split} is missing: {names}.")
     return {s: _read_split(paths[s], s, form, image_size) for s in store.SPLITS}
 
 
-def _read_split(path: pathlib.Path, split: str, form: str, image_size: int) -> Images:
+def load(path: pathlib.Path) -> dict[str, Any]:
+    """The dictionary in a pickle, its keys as text.
+
+    Raises:
+      UnsafePickle: the file asks for more than arrays and containers.
+      ValueError: it holds no dictionary.
+    """
     content = safe_pickle.load(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a dictionary. Received: {type(content).__name__}.")
-    content = {_text(key): value for key, value in content.items()}
+    return {text(key): value for key, value in content.items()}
+
+
+def _read_split(path: pathlib.Path, split: str, form: str, image_size: int) -> Images:
+    content = load(path)
     pixels_key = "image_data" if form == "cache" else "data"
     pixels = _pixels(_get(content, pixels_key, path), path, pixels_key)
     if form == "cache":
@@ -67,7 +85,8 @@ def _take(pixels: Sequence[np.ndarray], rows: Sequence[int], size: int) -> Itera
         yield image if image.shape[:2] == (size, size) else pictures.resize(image, size)
 
 
-def _text(key: Any) -> str:
+def text(key: Any) -> str:
+    """A key or name; Python 2 wrote bytes."""
     return key.decode("latin1") if isinstance(key, bytes) else str(key)
 
 
@@ -104,7 +123,7 @@ def _cache_rows(class_dict: Any, n: int, path: pathlib.Path) -> dict[str, list[i
         raise ValueError(
             f"{path}: 'class_dict' must be a dictionary. Received: {type(class_dict).__name__}."
         )
-    rows = {_text(c): [int(i) for i in ids] for c, ids in class_dict.items()}
+    rows = {text(c): [int(i) for i in ids] for c, ids in class_dict.items()}
     every = [i for ids in rows.values() for i in ids]
     if len(set(every)) != len(every) or not set(every) <= set(range(n)):
         raise ValueError(
@@ -123,6 +142,6 @@ def _category_rows(content: Mapping[str, Any], n: int, split: str, path: pathlib
             f"{path}: 'labels' must be {n} integers, one for each image. Received: {labels.dtype} "
             f"{list(labels.shape)}."
         )
-    names = {int(v): _text(k) for k, v in (content.get("catname2label") or {}).items()}
+    names = {int(v): text(k) for k, v in (content.get("catname2label") or {}).items()}
     order = np.unique(labels).tolist()
     return {names.get(v, f"{split}-{v:02d}"): np.flatnonzero(labels == v).tolist() for v in order}

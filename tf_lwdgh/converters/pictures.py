@@ -7,12 +7,14 @@ import io
 import os
 import pathlib
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from PIL import Image
 
 from tf_lwdgh.converters.problems import Problems
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom; the last two are outside
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 NOT_AN_IMAGE = (  # all that Pillow raises on damaged files
@@ -41,26 +43,57 @@ def read_images(
       [H, W, 3].
     """
     for path in paths:
-        try:
-            content = path.read_bytes()
-            image = _as_stored(content, image_size)
-        except FileNotFoundError:
-            problems.add(path, "the file is missing")
-            continue
-        except NOT_AN_IMAGE as error:
-            problems.add(path, f"the image is corrupt ({error})", cause=error)
-            continue
-        yield image
+        image = read_image(path, path.read_bytes, problems, image_size=image_size)
+        if image is not None:
+            yield image
 
 
-def _as_stored(content: bytes, image_size: int | None) -> bytes | np.ndarray:
+def read_image(
+    where: object,
+    read: Callable[[], bytes],
+    problems: Problems,
+    *,
+    image_size: int | None = None,
+    box: Box | None = None,
+) -> bytes | np.ndarray | None:
+    """One image as `read_images` gives it, cut to a box where there is one; None for a problem.
+
+    Args:
+      where: what the problem's text calls it.
+      read: gives the file's bytes.
+      problems: is told where it is missing or corrupt.
+      image_size: height and width to resize to; None keeps the image's own.
+      box: what is kept of the image, as far as it lies within.
+    """
+    try:
+        return _as_stored(read(), image_size, box)
+    except FileNotFoundError:
+        problems.add(where, "the file is missing")
+    except NOT_AN_IMAGE as error:
+        problems.add(where, f"the image is corrupt ({error})", cause=error)
+    return None
+
+
+def _as_stored(content: bytes, image_size: int | None, box: Box | None) -> bytes | np.ndarray:
     with Image.open(io.BytesIO(content)) as image:
         image.load()
-        fits = image_size is None or image.size == (image_size, image_size)
+        fits = box is None and (image_size is None or image.size == (image_size, image_size))
         if fits and (image.format == "PNG" or (image.format == "JPEG" and image.mode != "CMYK")):
             return content
         pixels = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
-    return pixels if fits else resize(pixels, image_size)
+    if box is not None:
+        pixels = _cut(pixels, box)
+    if image_size is None or pixels.shape[:2] == (image_size, image_size):
+        return pixels
+    return resize(pixels, image_size)
+
+
+def _cut(pixels: np.ndarray, box: Box) -> np.ndarray:
+    height, width = pixels.shape[:2]
+    left, top, right, bottom = max(0, box[0]), max(0, box[1]), *box[2:]
+    if left >= min(right, width) or top >= min(bottom, height):
+        raise ValueError(f"its box {box} lies outside of its {width}×{height} pixels")
+    return pixels[top:bottom, left:right]
 
 
 def common_size(paths: Iterable[pathlib.Path]) -> int | None:

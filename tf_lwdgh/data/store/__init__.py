@@ -6,10 +6,11 @@ load there.
 """
 
 from tf_lwdgh.data.store.records import class_path, index_class, read_class, serialise
+from tf_lwdgh.data.store.scratch import scratch_folder
 from tf_lwdgh.data.store.spec import SPEC_FILE, SPLITS, DatasetSpec, open_dataset
 from tf_lwdgh.data.store.writer import is_finished, write_dataset
 
 __all__ = [
     "SPEC_FILE", "SPLITS", "DatasetSpec", "class_path", "index_class", "is_finished",
-    "open_dataset", "read_class", "serialise", "write_dataset",
+    "open_dataset", "read_class", "scratch_folder", "serialise", "write_dataset",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lwdgh.data.store.records import class_path, serialise
+from tf_lwdgh.data.store.scratch import scratch_folder
 from tf_lwdgh.data.store.spec import SPEC_FILE, SPLITS, DatasetSpec
 
 Image = bytes | np.ndarray
@@ -36,7 +37,8 @@ def write_dataset(
 ) -> DatasetSpec:
     """Writes a data set's records and spec.
 
-    Everything goes into a hidden folder beside `out_dir`, which is renamed at the very end.
+    Everything goes into a hidden folder beside `out_dir`, which is renamed at the very end. What
+    a killed conversion left there is removed by the next one.
 
     Args:
       out_dir: the data set's folder, usually <data_dir>/<name>.
@@ -66,9 +68,7 @@ def write_dataset(
         raise FileExistsError(
             f"{out_dir} exists and is not empty; choose another folder, or say --overwrite."
         )
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.partial-", dir=out_dir.parent))
-    try:
+    with scratch_folder(out_dir, "partial") as partial:
         ordered = [c for split in SPLITS for c in classes[split]]
         written = _write_classes(partial, name, ordered)
         spec = DatasetSpec(
@@ -88,8 +88,6 @@ def write_dataset(
         os.chmod(partial, 0o755)
         _replace(partial, out_dir)
         return spec
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def is_finished(
