@@ -19,7 +19,8 @@ def test_a_scratch_folder_lies_beside_the_output_and_goes(tmp_path):
 def test_what_a_killed_process_left_goes_and_what_is_in_use_stays(tmp_path):
     child = os.fork()
     if not child:
-        scratch_folder(tmp_path / "s[1]", "partial").__enter__()
+        held = scratch_folder(tmp_path / "s[1]", "partial")
+        held.__enter__()
         os._exit(9)  # as a kill: nothing is cleaned up
     os.waitpid(child, 0)
     (killed,) = tmp_path.iterdir()
