@@ -18,9 +18,9 @@ from tf_lwdgh.studies.probe import Probe
 
 
 def write_run(
-    folder: pathlib.Path, name: str, *gin_params: str, steps: Sequence[int] = (8,), noise: int = 0
+    folder: pathlib.Path, name: str, *gin_params: str, steps: Sequence[int] = (8,), noise: float = 0.05
 ) -> tuple[pathlib.Path, list[np.ndarray]]:
-    """Writes settings and checkpoints, whose weights are the initial ones under noise.
+    """Writes settings and checkpoints, whose weights are the initial ones under noise of this deviation.
 
     Returns:
       The run's folder, and the last checkpoint's values of the network's variables.
@@ -28,10 +28,10 @@ def write_run(
     assembly = tiny.build(folder, *gin_params)
     run_dir, model = folder / name, assembly.parameters.model
     kept = CheckpointFolder(run_dir / "checkpoints", keep=len(steps))
-    generator = np.random.default_rng(noise)
+    generator = np.random.default_rng(0)
     for step in steps:
         for variable in model.variables:
-            value = np.asarray(variable) + generator.normal(0, 0.05, variable.shape)
+            value = np.asarray(variable) + generator.normal(0, noise, variable.shape)
             variable.assign(value.astype(np.float32))
         state = checkpoints.meta_variables(assembly.keras_model, assembly.parameters.own)
         kept.save(step, state, {"best_accuracy": 0.5, "settings": config.settings()})

@@ -139,6 +139,23 @@ def test_the_same_tasks_and_numbers_come_again_and_for_every_method(folder, lwdg
     assert other.rule.startswith("LWDGH(unit='variable', temperature=1.0, ")
 
 
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_training_tasks_alone_are_changed_as_the_run_has_them(folder, monkeypatch, split):
+    noisy = probed_runs.write_run(folder, f"noisy-{split}", "LabelNoise.share_of_labels = 1.0")[0]
+    asked = {}
+
+    def meta_batches(source, episode, **settings):
+        asked.update(settings, split=source.split)
+        raise InterruptedError
+
+    monkeypatch.setattr(pipeline, "meta_batches", meta_batches)
+    with pytest.raises(InterruptedError):
+        probe(noisy, data_dir=folder / "data", split=split)
+    assert asked["split"] == split and asked["augment"] == (split == "train")
+    noise = asked["label_noise"]
+    assert (noise is not None and noise.share_of_labels == 1) == (split == "train")
+
+
 def test_no_task_is_one_of_training(folder, lwdgh):
     assembly = experiment.from_run(lwdgh[0], data_dir=folder / "data")
 

@@ -99,8 +99,8 @@ def probe(
     """Measures a run's checkpoint on meta-batches drawn for it.
 
     The tasks depend on (seed, split) alone, so that runs with the same data and shape of tasks are probed
-    on the same ones; their stream is none that training draws from. Images of 'train' are augmented
-    where the run's settings say so, others never. Schedules stand where the checkpoint stands, and the aggregator
+    on the same ones; their stream is none that training draws from. Images of 'train' are augmented,
+    and labels wrong, where the run's settings say so, others never. Schedules stand where the checkpoint stands, and the aggregator
     acts at every meta-batch, also where the run explores; sharpness plays no part.
 
     gin's bindings are those of the run afterwards.
@@ -129,6 +129,7 @@ def probe(
         seed=stream,
         end_step=steps,
         augment=split == "train",
+        label_noise=assembly.label_noise if split == "train" else None,
         pipeline_config=assembly.pipeline,
     )
     meter = _meter(assembly, step, stream)

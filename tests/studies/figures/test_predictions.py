@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import shutil
@@ -10,10 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import tiny
 from tests.studies import probed_runs
+from tf_lwdgh.data import store
+from tf_lwdgh.data.episodes import EpisodeConfig
+from tf_lwdgh.data.mixtures import Mixture
 from tf_lwdgh.data.store import SPEC_FILE
+from tf_lwdgh.data.task_lists import TaskList
 from tf_lwdgh.runs.judge import judge
-from tf_lwdgh.studies.figures import Predictions
+from tf_lwdgh.studies.figures import Predictions, predictions
 from tf_lwdgh.studies.figures import prediction_picture as drawing
 from tf_lwdgh.studies.figures.prediction_picture import Layout, Task, draw_tasks
 
@@ -29,8 +35,8 @@ def folder(tmp_path_factory):
 def runs(folder):
     """Two methods with different weights, and a third that is not drawn."""
     one, two = (
-        probed_runs.write_run(folder, name, "INNER_LR = 0.2", noise=seed)[0]
-        for seed, name in enumerate(("one", "two"))
+        probed_runs.write_run(folder, name, "INNER_LR = 0.2", noise=noise)[0]
+        for name, noise in (("one", 0.01), ("two", 1.0))
     )
     return {"first": [one, "no second seed"], "second": [two], "third": ["nowhere"]}
 
@@ -59,6 +65,8 @@ def test_the_table_has_a_row_a_query_and_method(figure):
     for row in figure.table:
         assert row["wrong"] == (row["prediction"] != row["label"]) and row["prediction"] in range(3)
     assert 0 < sum(r["wrong"] for r in figure.table) < 36
+    said = {m: [r["prediction"] for r in figure.table if r["method"] == m] for m in ("first", "second")}
+    assert said["first"] != said["second"]
     assert "Test tasks 1, 3 (chosen by number, not by result) of patterns" in figure.caption
     assert "3-way 1-shot" in figure.caption and "2 inner steps" in figure.caption
 
@@ -133,6 +141,22 @@ def test_long_names_are_cut_and_short_ones_kept():
     assert drawing.cut("short", 200, 13) == "short"
     cut = drawing.cut("a name that goes on and on and on", 90, 13)
     assert cut.endswith("…") and drawing.font(13).getlength(cut) <= 90
+
+
+def test_classes_of_a_mixture_keep_their_names(tmp_path):
+    """Ids run through the train classes of one set, of the other, then through val and test alike."""
+    tiny.write_patterns(tmp_path, "a", classes=4)
+    tiny.write_patterns(tmp_path, "b", classes=3)
+    specs = [store.DatasetSpec.load(tmp_path / name) for name in "ab"]
+    specs = [dataclasses.replace(s, class_names=tuple(f"{s.name}-{n}" for n in s.class_names)) for s in specs]
+    mixture = Mixture(("a", "b"), tuple(specs), (1.0, 1.0))
+    listed = TaskList.draw(mixture, "test", EpisodeConfig(3, 1, 2), seed=0, n_tasks=12)
+    names = predictions._class_names(mixture, listed)
+    for task, dataset in zip(names, listed.datasets(mixture), strict=True):
+        assert all(name.startswith(f"{dataset}-test-") for name in task)
+    assert {name for task in names for name in task} == {
+        *(f"a-test-{i}" for i in range(4)), *(f"b-test-{i}" for i in range(3))
+    }  # fmt: skip
 
 
 def test_a_data_set_without_test_classes_is_refused(folder, runs):
