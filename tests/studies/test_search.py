@@ -37,7 +37,7 @@ def study(settings=(Setting(),), **changes) -> Study:
 
 def values(trial: trials.Trial) -> dict[str, float]:
     pairs = (p.split(" = ") for p in trial.gin_params)
-    return {name: eval(value) for name, value in pairs if name in SPACE}
+    return {name: float(value) for name, value in pairs if name in SPACE}
 
 
 def quadratic(trial: trials.Trial) -> float:

@@ -78,11 +78,8 @@ class _CellSearch:
 
     def __init__(self, cell: Cell, ledger: Ledger, executor: Executor, stop: Stop) -> None:
         self._ledger, self._executor, self._stop = ledger, executor, stop
-        title = ", ".join(filter(None, (cell.method.name, cell.setting.name)))
-        self._board = Board(
-            f"{cell.study.heading}: search, {title}", {}, {}, at_once=executor.at_once,
-            out=cell.place["out"],
-        )  # fmt: skip
+        title = f"{cell.study.heading}: search, {cell.name}"
+        self._board = Board(title, {}, {}, at_once=executor.at_once, out=cell.place["out"])
         self._begun = list(ledger.unfinished())
 
     def run(self) -> None:
@@ -132,7 +129,7 @@ class _CellSearch:
     def _tell(self, trial: Trial, result: Result) -> None:
         accuracy = None
         if result.state == results.DONE:
-            accuracy = float(result.accuracies.round(6).mean())  # as the result's file has them
+            accuracy = round(float(result.accuracies.round(6).mean()), 6)  # of what the file holds
             _show_in_hparams(trial, result.steps, accuracy)
         self._ledger.tell(trial, accuracy)
         self._board.ended(trial, result)
@@ -174,7 +171,7 @@ def read_best(study: Study, place: Place, wanted: list[Cell]) -> dict[Key, Tuned
       ValueError: the search of a wanted cell is not over.
     """
     found = {k: Tuned(space.bindings(r["values"]), _note(r)) for k, r in _records(place).items()}
-    missing = [", ".join(filter(None, reversed(cell.key))) for cell in wanted if cell.key not in found]
+    missing = [cell.name for cell in wanted if cell.key not in found]
     if missing:
         raise ValueError(
             f"{os.path.join(place.out, FOLDER, BEST)!r} must say what the search found for {'; '.join(missing)}: run the study with "
@@ -213,7 +210,7 @@ def _record(cell: Cell, ledger: Ledger) -> dict:
     best = ledger.best()
     if best is None:
         raise ValueError(
-            f"{', '.join(filter(None, reversed(cell.key)))}: no trial of the search came to a result; "
+            f"{cell.name}: no trial of the search came to a result; "
             f"{os.path.join(cell.place['out'], FOLDER)!r} holds their folders and job.log. Mend the cause "
             "and remove that folder to search anew."
         )

@@ -76,6 +76,11 @@ class Cell:
         """The names of setting and method."""
         return self.setting.name, self.method.name
 
+    @property
+    def name(self) -> str:
+        """For people, such as 'LWDGH, 1-shot'."""
+        return ", ".join(filter(None, (self.method.name, self.setting.name)))
+
     def trial(self, number: int, values: Mapping[str, Value]) -> Trial:
         """The job that tries some values."""
         plain = jobs.job(self.study, self.setting, self.method, self.study.seeds[0], **self.place)
@@ -133,7 +138,7 @@ class Ledger:
         lines = [f"  {k}: was {kept.get(k)}, now {v}" for k, v in ours.items() if kept.get(k) != v]
         if lines:
             raise ValueError(
-                f"{', '.join(filter(None, self._cell.key))}: the search in {self._path!r} was begun with "
+                f"{self._cell.name}: the search in {self._path!r} was begun with "
                 "other settings:\n" + "\n".join(lines) + "\nChoose another --out, or remove the folder "
                 f"{os.path.dirname(self._path)!r} to search anew."
             )

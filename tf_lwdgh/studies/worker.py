@@ -20,7 +20,7 @@ from tf_lwdgh.studies.results import Result
 
 LOG = "job.log"  # in a run's folder: all that its commands printed
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(tf_lwdgh.__file__)))
-_POLL, _LOCK_WAIT = 0.2, 120.0  # seconds
+_POLL, _LOCK_WAIT = 0.2, 1800.0  # seconds; a window of a large model takes minutes
 _SHOWN = 2000  # characters of a failed command's last words
 
 
