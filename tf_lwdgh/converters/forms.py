@@ -1,4 +1,4 @@
-"""Which form of a data set lies in a folder, there or in the one folder that archives usually hold."""
+"""Which form of a data set lies in a folder, there or in the one folder that archives hold."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from tf_lwdgh.converters.problems import Problems
 Box = tuple[int, int, int, int]  # left, top, right, bottom; the last two are outside
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+_PNG_END = b"IEND\xae\x42\x60\x82"
 NOT_AN_IMAGE = (  # all that Pillow raises on damaged files
     OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError,
 )  # fmt: skip
@@ -77,6 +78,8 @@ def read_image(
 def _as_stored(content: bytes, image_size: int | None, box: Box | None) -> bytes | np.ndarray:
     with Image.open(io.BytesIO(content)) as image:
         image.load()
+        if image.format == "PNG" and _PNG_END not in content:  # Pillow reads it, TensorFlow does not
+            raise OSError("the file is cut short")
         fits = box is None and (image_size is None or image.size == (image_size, image_size))
         if fits and (image.format == "PNG" or (image.format == "JPEG" and image.mode != "CMYK")):
             return content

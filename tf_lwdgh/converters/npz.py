@@ -1,0 +1,67 @@
+"""An array in an .npz, mapped into memory and not read, however large it is."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import struct
+import zipfile
+from typing import BinaryIO
+
+import numpy as np
+
+from tf_lwdgh.converters import archives
+
+_LOCAL = 30  # bytes of a member's header in a zip, before its name and extra field
+_BLOCK = 1 << 20
+
+
+def member(path: str | os.PathLike, key: str, spare: BinaryIO) -> np.ndarray:
+    """One array of an .npz; np.load would read all of it, whatever its mmap_mode.
+
+    Args:
+      path: of the .npz.
+      key: the array's name.
+      spare: an empty file, into which a compressed array is unpacked.
+
+    Raises:
+      ValueError: the file is damaged, has no such array, or one of Python objects.
+    """
+    path = pathlib.Path(path)
+    with archives.damage_named(path), zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if f"{key}.npy" not in names:
+            known = ", ".join(n.removesuffix(".npy") for n in names)
+            raise ValueError(f"{path} has no array {key!r}. Received the arrays: {known}.")
+        info = archive.getinfo(f"{key}.npy")
+        if info.compress_type == zipfile.ZIP_STORED:
+            with open(path, "rb") as file:
+                return _map(path, key, file, _start(file, info))
+        with archive.open(info) as content:
+            shutil.copyfileobj(content, spare, _BLOCK)
+    spare.flush()
+    return _map(path, key, spare, 0)
+
+
+def _start(file: BinaryIO, info: zipfile.ZipInfo) -> int:
+    """Where a stored member's content begins: behind its own header, whose lengths may differ."""
+    file.seek(info.header_offset)
+    name, extra = struct.unpack("<HH", file.read(_LOCAL)[26:])
+    return info.header_offset + _LOCAL + name + extra
+
+
+def _map(path: pathlib.Path, key: str, file: BinaryIO, start: int) -> np.ndarray:
+    file.seek(start)
+    try:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
+            version, np.lib.format.read_array_header_2_0
+        )
+        shape, fortran, dtype = read(file)
+        if dtype.hasobject:
+            raise ValueError("an array of Python objects is refused")
+        order = "F" if fortran else "C"
+        return np.memmap(file, dtype, "r", file.tell(), shape, order)
+    except ValueError as error:
+        raise ValueError(f"{path}: the array {key!r} cannot be read ({error}).") from error
