@@ -42,6 +42,8 @@ SIZES = {  # classes of train, val and test, and images a class
     "mini_imagenet": ((64, 16, 20), 600),
     "tiered_imagenet": ((351, 97, 160), 700),
     "cub": ((100, 50, 50), 41),
+    "cifar_fs": ((64, 16, 20), 600),
+    "fc100": ((60, 20, 20), 600),
     "omniglot": ((1028, 172, 423), 20),
     "tiny_imagenet": ((64, 16, 20), 200),
     "glyphs": ((20, 5, 5), 20),
@@ -120,7 +122,7 @@ def test_every_experiment_is_the_papers_method_on_its_data_set_and_backbone(
     if assembly.keras_model.input_shape[1:] == (84, 84, 3):
         assert assembly.keras_model.count_params() >= PARAMETERS[backbone] * 0.98
     else:
-        assert path in ("gin/omniglot.gin", "gin/glyphs_demo.gin")
+        assert name_of(path) in ("omniglot", "glyphs_demo", "cifar_fs_convnet4", "fc100_convnet4")
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS)
@@ -234,7 +236,8 @@ def test_every_data_set_and_each_backbone_of_the_paper_has_an_experiment():
     names = {name_of(f) for f in EXPERIMENTS}
     assert {f"{d}_{b}" for d in ("mini", "tiered", "cub") for b in PARAMETERS} <= names
     assert {"glyphs", "glyphs_demo", "omniglot", "tiny_imagenet", "mixed_convnet4"} <= names
-    assert len(EXPERIMENTS) == 11
+    assert {"cifar_fs_convnet4", "fc100_convnet4"} <= names
+    assert len(EXPERIMENTS) == 13
 
 
 def included(path: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Pickled splits, as of mini-ImageNet and CIFAR: arrays of pixels with the classes of their rows."""
+"""Pickled splits, of mini-ImageNet or CIFAR: arrays of pixels with the classes of their rows."""
 
 from __future__ import annotations
 
@@ -47,12 +47,23 @@ def read(root: pathlib.Path, form: str, image_size: int) -> dict[str, Images]:
       UnsafePickle: a file asks for more than arrays and containers.
       ValueError: a file has not the form's keys, types and shapes.
     """
+    return {s: _read_split(p, s, form, image_size) for s, p in _paths(root, form).items()}
+
+
+def read_by_label(
+    root: pathlib.Path, form: str, image_size: int
+) -> dict[str, dict[int, tuple[int, Iterator[np.ndarray]]]]:
+    """As `read`, of files with 'data' and 'labels'; the classes go by their labels."""
+    return {s: _read_labelled(p, image_size)[0] for s, p in _paths(root, form).items()}
+
+
+def _paths(root: pathlib.Path, form: str) -> dict[str, pathlib.Path]:
     paths = find(root, form)
     for split in store.SPLITS:
         if split not in paths:
             names = " or ".join(_FILES[form][split])
             raise FileNotFoundError(f"{root}: the file of split {split} is missing: {names}.")
-    return {s: _read_split(paths[s], s, form, image_size) for s in store.SPLITS}
+    return paths
 
 
 def load(path: pathlib.Path) -> dict[str, Any]:
@@ -69,17 +80,32 @@ def load(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _read_split(path: pathlib.Path, split: str, form: str, image_size: int) -> Images:
-    content = load(path)
-    pixels_key = "image_data" if form == "cache" else "data"
-    pixels = _pixels(_get(content, pixels_key, path), path, pixels_key)
     if form == "cache":
+        content = load(path)
+        pixels = _pixels(_get(content, "image_data", path), path, "image_data")
         rows = _cache_rows(_get(content, "class_dict", path), len(pixels), path)
-    else:
-        rows = _category_rows(content, len(pixels), split, path)
-    return {name: (len(r), _take(pixels, r, image_size)) for name, r in rows.items()}
+        return {name: (len(r), take(pixels, r, image_size)) for name, r in rows.items()}
+    by_label, names = _read_labelled(path, image_size)
+    return {names.get(v, f"{split}-{v:02d}"): images for v, images in by_label.items()}
 
 
-def _take(pixels: Sequence[np.ndarray], rows: Sequence[int], size: int) -> Iterator[np.ndarray]:
+def _read_labelled(path: pathlib.Path, image_size: int):
+    """The images of each label, and the names that 'catname2label' gives to labels."""
+    content = load(path)
+    pixels = _pixels(_get(content, "data", path), path, "data")
+    labels = np.asarray(_get(content, "labels", path))
+    if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"{path}: 'labels' must be {len(pixels)} integers, one for each image. Received: "
+            f"{labels.dtype} {list(labels.shape)}."
+        )
+    names = {int(v): text(k) for k, v in (content.get("catname2label") or {}).items()}
+    rows = {v: np.flatnonzero(labels == v).tolist() for v in np.unique(labels).tolist()}
+    return {v: (len(r), take(pixels, r, image_size)) for v, r in rows.items()}, names
+
+
+def take(pixels: Sequence[np.ndarray], rows: Sequence[int], size: int) -> Iterator[np.ndarray]:
+    """Some rows' images, resized where they have another size."""
     for row in rows:
         image = pixels[row]
         yield image if image.shape[:2] == (size, size) else pictures.resize(image, size)
@@ -132,16 +158,3 @@ def _cache_rows(class_dict: Any, n: int, path: pathlib.Path) -> dict[str, list[i
             f"{max(every)}."
         )
     return dict(sorted(rows.items()))
-
-
-def _category_rows(content: Mapping[str, Any], n: int, split: str, path: pathlib.Path):
-    """The rows of each label, named by 'catname2label', else by the split and the label."""
-    labels = np.asarray(_get(content, "labels", path))
-    if labels.shape != (n,) or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"{path}: 'labels' must be {n} integers, one for each image. Received: {labels.dtype} "
-            f"{list(labels.shape)}."
-        )
-    names = {int(v): text(k) for k, v in (content.get("catname2label") or {}).items()}
-    order = np.unique(labels).tolist()
-    return {names.get(v, f"{split}-{v:02d}"): np.flatnonzero(labels == v).tolist() for v in order}

@@ -1,0 +1,179 @@
+"""What CIFAR-FS and FC100 share: CIFAR-100's classes and superclasses, counts, and the writing.
+
+CIFAR-100 (Krizhevsky, 2009) has 100 classes of 600 images, five in each of 20 superclasses.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from tf_lwdgh.converters import archives, folders, pickled_splits, pictures
+from tf_lwdgh.converters.problems import Problems
+from tf_lwdgh.data import store
+
+IMAGES = 600
+SUPERCLASSES = {
+    "aquatic_mammals": "beaver dolphin otter seal whale",
+    "fish": "aquarium_fish flatfish ray shark trout",
+    "flowers": "orchid poppy rose sunflower tulip",
+    "food_containers": "bottle bowl can cup plate",
+    "fruit_and_vegetables": "apple mushroom orange pear sweet_pepper",
+    "household_electrical_devices": "clock keyboard lamp telephone television",
+    "household_furniture": "bed chair couch table wardrobe",
+    "insects": "bee beetle butterfly caterpillar cockroach",
+    "large_carnivores": "bear leopard lion tiger wolf",
+    "large_man-made_outdoor_things": "bridge castle house road skyscraper",
+    "large_natural_outdoor_scenes": "cloud forest mountain plain sea",
+    "large_omnivores_and_herbivores": "camel cattle chimpanzee elephant kangaroo",
+    "medium_mammals": "fox porcupine possum raccoon skunk",
+    "non-insect_invertebrates": "crab lobster snail spider worm",
+    "people": "baby boy girl man woman",
+    "reptiles": "crocodile dinosaur lizard snake turtle",
+    "small_mammals": "hamster mouse rabbit shrew squirrel",
+    "trees": "maple_tree oak_tree palm_tree pine_tree willow_tree",
+    "vehicles_1": "bicycle bus motorcycle pickup_truck train",
+    "vehicles_2": "lawn_mower rocket streetcar tank tractor",
+}
+SUPERCLASS_OF = {c: s for s, classes in SUPERCLASSES.items() for c in classes.split()}
+FINE = tuple(sorted(SUPERCLASS_OF))  # by CIFAR-100's own number
+
+
+class DataSet(NamedTuple):
+    """One few-shot data set made of CIFAR-100.
+
+    Attributes:
+      title: for messages.
+      split_of: the split of each class.
+      split_name: for the spec.
+      version: of the converter.
+    """
+
+    title: str
+    split_of: Mapping[str, str]
+    split_name: str
+    version: str
+
+    def classes(self, split: str) -> list[str]:
+        """The classes of a split, in order of superclass and name."""
+        names = (c for c, s in self.split_of.items() if s == split)
+        return sorted(names, key=lambda c: (SUPERCLASS_OF[c], c))
+
+
+def from_pickles(
+    root: pathlib.Path, form: str, data_set: DataSet, image_size: int
+) -> dict[str, pickled_splits.Images]:
+    """The classes of the pickled splits, by name where their labels are CIFAR-100's own numbers.
+
+    They are where each split's labels are the very numbers of its classes; labels that count from
+    0 to 59, say, are not, and nothing tells which class is which.
+    """
+    read = pickled_splits.read_by_label(root, form, image_size)
+    fine = {s: {FINE.index(c): c for c in data_set.classes(s)} for s in store.SPLITS}
+    if all(set(read[s]) == set(fine[s]) for s in store.SPLITS):
+        return {
+            s: {c: read[s][FINE.index(c)] for c in data_set.classes(s)} for s in store.SPLITS
+        }
+    return {s: {f"{s}-{n:02d}": read[s][n] for n in sorted(read[s])} for s in store.SPLITS}
+
+
+def is_official(root: pathlib.Path) -> bool:
+    """Whether a folder holds the files of cifar-100-python.tar.gz."""
+    return all((root / part).is_file() for part in ("train", "test", "meta"))
+
+
+def from_official(
+    root: pathlib.Path, data_set: DataSet, image_size: int
+) -> dict[str, pickled_splits.Images]:
+    """The classes in CIFAR-100's own two files; their split into train and test means nothing here.
+
+    Raises:
+      UnsafePickle: a file asks for more than arrays and containers.
+      ValueError: a file has not the keys, types and shapes.
+    """
+    pixels, labels = zip(*(_official(root / part) for part in ("train", "test")), strict=True)
+    pixels, labels = np.concatenate(pixels), np.concatenate(labels)
+    rows = {c: np.flatnonzero(labels == i).tolist() for i, c in enumerate(FINE)}
+    return {
+        s: {
+            c: (len(rows[c]), pickled_splits.take(pixels, rows[c], image_size))
+            for c in data_set.classes(s)
+        }
+        for s in store.SPLITS
+    }
+
+
+def _official(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels [N, 32, 32, 3] and labels [N]; the file has the colours one after the other."""
+    content = pickled_splits.load(path)
+    pixels, labels = np.asarray(content.get("data")), np.asarray(content.get("fine_labels"))
+    fits = pixels.ndim == 2 and pixels.shape[1] == 3 * 32 * 32 and pixels.dtype == np.uint8
+    if not fits or labels.shape != pixels.shape[:1] or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"{path} must have 'data', uint8 [N, 3072], and N integers 'fine_labels'. Received: "
+            f"{pixels.dtype} {list(pixels.shape)} and {labels.dtype} {list(labels.shape)}."
+        )
+    return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
+
+
+def from_folder(
+    data: pathlib.Path, data_set: DataSet, image_size: int, problems: Problems
+) -> dict[str, pickled_splits.Images]:
+    """The classes in a folder of class folders; a missing one is a problem."""
+    there = folders.subfolders(data)
+    out: dict[str, dict[str, tuple[int, Iterator[bytes | np.ndarray]]]] = {}
+    for split in store.SPLITS:
+        out[split] = {}
+        for class_name in data_set.classes(split):
+            if class_name not in there:
+                problems.add(data / class_name, f"the folder of this {split} class is missing")
+                continue
+            paths = pictures.image_files(there[class_name])
+            images = pictures.read_images(paths, problems, image_size=image_size)
+            out[split][class_name] = len(paths), images
+    return out
+
+
+def write(
+    classes: Mapping[str, pickled_splits.Images],
+    out_dir: str | os.PathLike,
+    data_set: DataSet,
+    problems: Problems,
+    *,
+    name: str,
+    image_size: int,
+    source: str | os.PathLike,
+    overwrite: bool,
+) -> store.DatasetSpec:
+    """Checks the numbers of classes and images, and writes the records."""
+    for split in store.SPLITS:
+        expected = len(data_set.classes(split))
+        if len(classes[split]) != expected:
+            rule = f"{data_set.title} has {expected} {split} classes, found {len(classes[split])}"
+            problems.add(f"split {split}", rule)
+        for class_name, (count, _) in classes[split].items():
+            if count != IMAGES:
+                rule = f"{data_set.title}'s classes have {IMAGES} images, found {count}"
+                problems.add(f"{split} class {class_name!r}", rule)
+    names = [c for split in store.SPLITS for c in classes[split]]
+    return store.write_dataset(
+        out_dir,
+        name,
+        {s: [(c, images) for c, (n, images) in classes[s].items() if n] for s in store.SPLITS},
+        image_size=image_size,
+        source_checksum=archives.checksum(source),
+        converter_version=data_set.version,
+        split_name=data_set.split_name,
+        superclasses=superclasses(names),
+        overwrite=overwrite,
+    )
+
+
+def superclasses(names: Iterable[str]) -> dict[str, str]:
+    """The superclass of each class; none where the classes' names are not known."""
+    found = {c: SUPERCLASS_OF.get(c, "") for c in names}
+    return found if all(found.values()) else {}
