@@ -3,6 +3,7 @@
 import os
 import pathlib
 import pickle
+import re
 import subprocess
 import sys
 import tarfile
@@ -10,9 +11,9 @@ import zipfile
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
+from tests.converters import raw
 from tf_lwdgh.converters import (
     arguments,
     folders,
@@ -30,35 +31,6 @@ from tf_lwdgh.data import store
 TOOLS = pathlib.Path(__file__).resolve().parents[2] / "tools"
 
 
-def _pixels(seed: int, size: int = 12, channels: int = 3) -> np.ndarray:
-    shape = (size, size, channels) if channels > 1 else (size, size)
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-
-
-def _save(path: pathlib.Path, pixels: np.ndarray, **options) -> bytes:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, **options)
-    return path.read_bytes()
-
-
-def _files(folder: pathlib.Path) -> dict[str, bytes]:
-    """Every file below a folder with its content."""
-    found = (p for p in folder.rglob("*") if p.is_file())
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in found}
-
-
-def _records(folder: pathlib.Path) -> dict[str, dict[str, list[bytes]]]:
-    spec = store.DatasetSpec.load(folder)
-    return {
-        s: {spec.class_names[i]: store.read_class(folder, spec, i) for i in spec.classes(s)}
-        for s in store.SPLITS
-    }
-
-
-def _decode(encoded: bytes) -> np.ndarray:
-    return tf.io.decode_image(encoded).numpy()
-
-
 def _area_oracle(pixels: np.ndarray, size: int) -> np.ndarray:
     """Every pixel repeated `size` times along each axis, then plain block means."""
     n = len(pixels)
@@ -70,14 +42,14 @@ def _area_oracle(pixels: np.ndarray, size: int) -> np.ndarray:
     ("old", "new", "channels"), [(105, 28, 1), (12, 5, 3), (10, 10, 1), (9, 3, 3)]
 )
 def test_shrinking_averages_exact_areas(old, new, channels):
-    pixels = _pixels(0, old, channels)
+    pixels = raw.pixels(0, old, channels)
     got = pictures.resize(pixels, new)
     assert got.dtype == np.uint8 and got.shape == (new, new) + pixels.shape[2:]
     assert np.abs(got - _area_oracle(pixels, new)).max() <= 0.501
 
 
 def test_enlarging_keeps_dtype_and_shape():
-    assert pictures.resize(_pixels(0, 4), 9).shape == (9, 9, 3)
+    assert pictures.resize(raw.pixels(0, 4), 9).shape == (9, 9, 3)
 
 
 # Omniglot
@@ -103,7 +75,7 @@ def small_omniglot(tmp_path, monkeypatch):
                     name = f"{part}/{alphabet}/character{number:02d}/{number:04d}_{drawing:02d}.png"
                     ink = np.ones((105, 105), bool)  # white paper
                     ink[10 * drawing : 10 * drawing + 8, 8 * number : 80] = False
-                    _save(source / name, ink)
+                    raw.save(source / name, ink)
     return source
 
 
@@ -111,21 +83,21 @@ def _zipped(source: pathlib.Path, target: pathlib.Path) -> pathlib.Path:
     target.mkdir()
     for part in omniglot.PARTS:
         with zipfile.ZipFile(target / f"{part}.zip", "w") as file:
-            for name, content in _files(source / part).items():
+            for name, content in raw.files(source / part).items():
                 file.writestr(f"{part}/{name}", content)
     return target
 
 
 def test_omniglot_zips_and_folders_give_the_same_records(small_omniglot, tmp_path):
     zips = _zipped(small_omniglot, tmp_path / "zips")
-    before = _files(zips), _files(small_omniglot)
+    before = raw.files(zips), raw.files(small_omniglot)
     spec, _ = omniglot.convert(zips, tmp_path / "data" / "a", split="vinyals")
     other, _ = omniglot.convert(small_omniglot, tmp_path / "data" / "b", split="vinyals")
     assert spec.content_checksum == other.content_checksum
     assert (spec.split_name, spec.image_size, spec.encoding) == ("vinyals", 28, "png")
     assert sorted(p.name for p in (tmp_path / "data").iterdir()) == ["a", "b"]
-    assert (_files(zips), _files(small_omniglot)) == before
-    records = _records(tmp_path / "data" / "a")
+    assert (raw.files(zips), raw.files(small_omniglot)) == before
+    records = raw.records(tmp_path / "data" / "a")
     assert list(records["train"]) == [
         "Greek/character01", "Greek/character02", "Greek/character03", "Latin/character01",
         "Latin/character02", "Angelic/character01", "Angelic/character02", "Gurmukhi/character01",
@@ -138,21 +110,24 @@ def test_omniglot_zips_and_folders_give_the_same_records(small_omniglot, tmp_pat
 
 def test_omniglot_drawings_are_white_on_black_and_area_averaged(small_omniglot, tmp_path):
     omniglot.convert(small_omniglot, tmp_path / "out", split="lake")
-    drawing = _records(tmp_path / "out")["train"]["Greek/character02"][2]
+    drawing = raw.records(tmp_path / "out")["train"]["Greek/character02"][2]
     ink = np.zeros((105, 105))
     ink[30:38, 16:80] = 255
-    assert np.abs(_decode(drawing)[..., 0] - _area_oracle(ink, 28)).max() <= 0.501
+    assert np.abs(raw.decode(drawing)[..., 0] - _area_oracle(ink, 28)).max() <= 0.501
 
 
 def test_omniglot_splits_have_the_published_sizes():
-    vinyals, lake = omniglot.characters("vinyals"), omniglot.characters("lake")
+    vinyals, lake, meta_dataset = map(omniglot.characters, ("vinyals", "lake", "meta_dataset"))
     assert [len(vinyals[s]) for s in store.SPLITS] == [1028, 172, 423]
     assert [len(lake[s]) for s in store.SPLITS] == [813, 151, 659]
-    for split in (vinyals, lake):
+    assert [len(meta_dataset[s]) for s in store.SPLITS] == [883, 81, 659]
+    for split in (vinyals, lake, meta_dataset):
         assert len({c for s in split.values() for c in s}) == 1623
     assert {a for a, _ in lake["train"] + lake["val"]} == set(omniglot.BACKGROUND)
     assert ("Gurmukhi", 41) in vinyals["train"] and ("Gurmukhi", 42) in vinyals["test"]
-    with pytest.raises(ValueError, match="--split must be one of vinyals, lake. Received: 'mine'"):
+    smallest = {"Alphabet_of_the_Magi", "Tagalog"} | {a for a in omniglot.BACKGROUND if "Abor" in a}
+    assert {a for a, _ in meta_dataset["val"]} == smallest
+    with pytest.raises(ValueError, match="one of vinyals, lake, meta_dataset. Received: 'mine'"):
         omniglot.characters("mine")
 
 
@@ -194,7 +169,7 @@ def _tree(
         for number, name in enumerate(classes):
             suffixes = [".JPEG", ".png", ".jpg"]
             out[name] = [
-                _save(root / split / name / f"{i}{suffixes[i % 3]}", _pixels(100 * number + i))
+                raw.save(root / split / name / f"{i}{suffixes[i % 3]}", raw.pixels(100 * number + i))
                 for i in range(images)
             ]
     return out
@@ -212,14 +187,14 @@ def test_split_folders_keep_every_byte(tmp_path, packed):
     if packed == "zip":
         source = tmp_path / "photos.zip"
         with zipfile.ZipFile(source, "w") as file:
-            for name, content in _files(tmp_path / "top").items():
+            for name, content in raw.files(tmp_path / "top").items():
                 file.writestr(name, content)
     elif packed == "tar.xz":
         source = tmp_path / "photos.tar.xz"
         with tarfile.open(source, "w:xz") as file:
             file.add(root, arcname="photos")
     spec, _ = folders.convert(source, tmp_path / "data" / "photos", name="photos")
-    got = _records(tmp_path / "data" / "photos")
+    got = raw.records(tmp_path / "data" / "photos")
     assert {s: list(c) for s, c in got.items()} == {
         "train": ["a", "b", "c"],
         "val": ["d"],
@@ -232,28 +207,28 @@ def test_split_folders_keep_every_byte(tmp_path, packed):
 
 def test_images_are_resized_to_png_only_where_their_size_differs(tmp_path):
     _tree(tmp_path / "in", SPLIT)
-    kept = _save(tmp_path / "in/train/a/9.jpg", _pixels(9, 6))
+    kept = raw.save(tmp_path / "in/train/a/9.jpg", raw.pixels(9, 6))
     spec, _ = folders.convert(tmp_path / "in", tmp_path / "out", name="x", image_size=6)
-    images = _records(tmp_path / "out")["train"]["a"]
+    images = raw.records(tmp_path / "out")["train"]["a"]
     assert images[3] == kept and spec.image_size == 6
-    np.testing.assert_array_equal(_decode(images[1]), pictures.resize(_pixels(1), 6))
+    np.testing.assert_array_equal(raw.decode(images[1]), pictures.resize(raw.pixels(1), 6))
 
 
 def test_sizes_that_differ_are_recorded_as_none(tmp_path):
     _tree(tmp_path / "in", SPLIT)
-    _save(tmp_path / "in/test/f/9.png", _pixels(9, 6))
+    raw.save(tmp_path / "in/test/f/9.png", raw.pixels(9, 6))
     assert folders.convert(tmp_path / "in", tmp_path / "out", name="x")[0].image_size is None
 
 
 def test_other_formats_become_png(tmp_path):
     _tree(tmp_path / "in", SPLIT)
-    _save(tmp_path / "in/train/a/8.bmp", _pixels(8))
+    raw.save(tmp_path / "in/train/a/8.bmp", raw.pixels(8))
     (tmp_path / "in/train/a/9.jpg").write_bytes(b"")
-    Image.fromarray(_pixels(3)).convert("CMYK").save(tmp_path / "in/train/a/9.jpg")
+    Image.fromarray(raw.pixels(3)).convert("CMYK").save(tmp_path / "in/train/a/9.jpg")
     spec, _ = folders.convert(tmp_path / "in", tmp_path / "out", name="x")
-    images = _records(tmp_path / "out")["train"]["a"]
-    assert images[4][:4] == b"\x89PNG" and _decode(images[4]).shape == (12, 12, 3)
-    np.testing.assert_array_equal(_decode(images[3]), _pixels(8))
+    images = raw.records(tmp_path / "out")["train"]["a"]
+    assert images[4][:4] == b"\x89PNG" and raw.decode(images[4]).shape == (12, 12, 3)
+    np.testing.assert_array_equal(raw.decode(images[3]), raw.pixels(8))
 
 
 def test_fractions_split_by_seed_alone(tmp_path):
@@ -305,21 +280,21 @@ def test_wrong_layouts_are_named(tmp_path):
 
 def test_short_class_and_corrupt_image_stop_or_are_counted(tmp_path):
     _tree(tmp_path / "in", SPLIT)
-    _save(tmp_path / "in/train/short/0.png", _pixels(0))
+    raw.save(tmp_path / "in/train/short/0.png", raw.pixels(0))
     with pytest.raises(
         ValueError, match="train class 'short': a class needs at least 2 images, found 1"
     ):
         folders.convert(tmp_path / "in", tmp_path / "out", name="x")
     bad = tmp_path / "in/train/b/1.png"
-    bad.write_bytes(bad.read_bytes()[:-40])
+    bad.write_bytes(bad.read_bytes()[:-1])  # which Pillow reads, and TensorFlow does not
     with pytest.raises(ValueError, match=r"b/1\.png: the image is corrupt"):
         folders.convert(tmp_path / "in", tmp_path / "out", name="x", min_images=1)
     assert not (tmp_path / "out").exists()
-    before = _files(tmp_path / "in")
+    before = raw.files(tmp_path / "in")
     spec, found = folders.convert(tmp_path / "in", tmp_path / "out", name="x", skip_bad=True)
     assert len(found.found) == 2 and spec.class_names[:3] == ("a", "b", "c")
     assert spec.images_per_class[:3] == (3, 2, 3)
-    assert _files(tmp_path / "in") == before
+    assert raw.files(tmp_path / "in") == before
 
 
 # mini-ImageNet
@@ -333,7 +308,7 @@ def small_mini(monkeypatch):
     names = {"train": ["n01532829", "n01558993", "n01704323"], "val": ["n01855672"],
              "test": ["n01930112", "n01981276"]}  # fmt: skip
     return {
-        split: {c: np.stack([_pixels(int(c[1:]) + i) for i in range(4)]) for c in classes}
+        split: {c: np.stack([raw.pixels(int(c[1:]) + i) for i in range(4)]) for c in classes}
         for split, classes in names.items()
     }
 
@@ -343,11 +318,11 @@ def _convert_mini(source, out, **options):
 
 
 def _assert_equal(folder: pathlib.Path, expected: dict) -> None:
-    got = _records(folder)
+    got = raw.records(folder)
     for split, by_class in expected.items():
         assert list(got[split]) == list(by_class)
         for name, pixels in by_class.items():
-            np.testing.assert_array_equal(np.stack([_decode(e) for e in got[split][name]]), pixels)
+            np.testing.assert_array_equal(np.stack([raw.decode(e) for e in got[split][name]]), pixels)
 
 
 def _cache(root, data, *, keys=str, val="val"):
@@ -398,12 +373,12 @@ def _category(
 )
 def test_mini_imagenet_category(small_mini, tmp_path, options):
     _convert_mini(_category(tmp_path / "in", small_mini, **options), tmp_path / "out")
-    got = _records(tmp_path / "out")
+    got = raw.records(tmp_path / "out")
     assert list(got["train"]) == ["train-00", "train-01", "train-02"]
     assert list(got["val"]) == ["val-03"] and list(got["test"]) == ["test-04", "test-05"]
     for split, by_class in small_mini.items():
         for name, pixels in zip(got[split], by_class.values(), strict=True):
-            images = {_decode(e).tobytes() for e in got[split][name]}
+            images = {raw.decode(e).tobytes() for e in got[split][name]}
             assert images == {p.tobytes() for p in pixels}
 
 
@@ -421,7 +396,7 @@ def test_mini_imagenet_images_with_lists(small_mini, tmp_path):
     for by_class in small_mini.values():
         for name, pixels in by_class.items():
             for place, image in zip(places, pixels, strict=True):
-                _save(source / f"images/{name}000{place:05d}.jpg", image, format="PNG")
+                raw.save(source / f"images/{name}000{place:05d}.jpg", image, format="PNG")
     _convert_mini(source, tmp_path / "out")
     _assert_equal(tmp_path / "out", small_mini)
     (source / "images/n0155899300000017.jpg").unlink()
@@ -441,9 +416,9 @@ def test_mini_imagenet_from_ilsvrc_counts_numerically_sorted_files(small_mini, t
     for split, by_class in small_mini.items():
         expected[split] = {}
         for name in by_class:
-            images = [_pixels(int(name[1:]) + n, 24) for n in numbers]
+            images = [raw.pixels(int(name[1:]) + n, 24) for n in numbers]
             for number, image in zip(numbers, images, strict=True):
-                _save(tmp_path / "in" / home / name / f"{name}_{number}.JPEG", image, format="PNG")
+                raw.save(tmp_path / "in" / home / name / f"{name}_{number}.JPEG", image, format="PNG")
             chosen = [pictures.resize(images[place - 1], 12) for place in (2, 3, 5, 6)]
             expected[split][name] = np.stack(chosen)
     _convert_mini(tmp_path / "in", tmp_path / "out", splits=lists)
@@ -459,7 +434,7 @@ def test_mini_imagenet_folders_in_an_archive(small_mini, tmp_path):
     for split, by_class in small_mini.items():
         for name, pixels in by_class.items():
             for i, image in enumerate(pixels):
-                _save(tmp_path / "mini" / split / name / f"{i}.png", image)
+                raw.save(tmp_path / "mini" / split / name / f"{i}.png", image)
     with tarfile.open(tmp_path / "mini.tgz", "w:gz") as file:
         file.add(tmp_path / "mini", arcname="some/mini")
     _convert_mini(tmp_path / "mini.tgz", tmp_path / "out")
@@ -566,7 +541,9 @@ def test_installed_package_converts_without_the_tools(tmp_path, name):
         command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
     )
     assert done.returncode == 0 and f"usage: python -m tf_lwdgh.converters {name}" in done.stdout
-    assert "python tools/" in done.stdout
+    tools = set(re.findall(r"python (tools/\w+\.py) ", done.stdout))
+    assert tools == {f"tools/{'make' if name == 'glyphs' else 'convert'}_{name}.py"}
+    assert all((TOOLS.parent / tool).is_file() for tool in tools)
 
 
 def test_omniglot_split_is_never_guessed():

@@ -7,10 +7,14 @@ import importlib
 import sys
 
 COMMANDS = {
+    "cifar_fs": "CIFAR-FS, in all of its forms or from CIFAR-100",
+    "cub": "CUB-200-2011's official archive, in three splits",
+    "fc100": "FC100, pickled or from CIFAR-100",
     "folder": "a folder tree of images, split/class/images or class/images",
     "glyphs": "the built-in characters; needs no download",
     "mini_imagenet": "mini-ImageNet, in all of its forms",
-    "omniglot": "Omniglot's official archives",
+    "omniglot": "Omniglot's official archives, in three splits",
+    "tiered_imagenet": "tiered-ImageNet, in all of its forms",
 }
 
 
@@ -19,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tf_lwdgh.converters",
         description="Makes data sets: writes records to <data_dir>/<name>.",
-        epilog="\n".join(f"  {name:14} {what}" for name, what in COMMANDS.items()),
+        epilog="\n".join(f"  {name:16} {what}" for name, what in COMMANDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("dataset", choices=COMMANDS, help="See below; then its flags, or --help.")

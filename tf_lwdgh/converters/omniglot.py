@@ -46,6 +46,7 @@ _VINYALS_VAL = ("Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Ge
 # two.
 _VINYALS_CUT, _VINYALS_CUT_TRAINS = "Gurmukhi", 41
 _LAKE_VAL = tuple(BACKGROUND)[-5:]
+_META_DATASET_VAL = tuple(sorted(BACKGROUND, key=BACKGROUND.get))[:5]  # those of fewest characters
 
 
 def _vinyals(alphabet: str, number: int) -> str:
@@ -65,7 +66,15 @@ def _lake(alphabet: str, number: int) -> str:
     return "val" if alphabet in _LAKE_VAL else "train"
 
 
-SPLITS = {"vinyals": _vinyals, "lake": _lake}
+def _meta_dataset(alphabet: str, number: int) -> str:
+    """As Lake's, but the 5 background alphabets with the fewest characters validate."""
+    del number
+    if alphabet in EVALUATION:
+        return "test"
+    return "val" if alphabet in _META_DATASET_VAL else "train"
+
+
+SPLITS = {"vinyals": _vinyals, "lake": _lake, "meta_dataset": _meta_dataset}
 
 
 def characters(split: str) -> Mapping[str, list[tuple[str, int]]]:
@@ -98,8 +107,9 @@ def convert(
     Args:
       source: the folder that holds images_background and images_evaluation, as .zip or as folders.
       out_dir: of the records.
-      split: 'vinyals' (1,028 / 172 / 423 characters) or 'lake' (813 / 151 / 659: the background
-        alphabets, their last 5 by name for validation, and the evaluation alphabets).
+      split: 'vinyals' (1,028 / 172 / 423 characters), 'lake' (813 / 151 / 659: the background
+        alphabets, their last 5 by name for validation, and the evaluation alphabets) or
+        'meta_dataset' (883 / 81 / 659: the background alphabets' 5 smallest for validation).
       image_size: height and width, at most 105.
       name: of the data set.
       overwrite: replace what `out_dir` holds.

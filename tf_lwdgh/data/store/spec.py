@@ -142,6 +142,8 @@ def open_dataset(data_dir: str | os.PathLike, name: str) -> tuple[str, DatasetSp
 
 
 def _maker(name: str) -> str:
-    known = {"glyphs": "make_glyphs.py", "omniglot": "convert_omniglot.py"}
-    other = "convert_mini_imagenet.py" if name.startswith("mini") else "convert_folder.py"
-    return known.get(name, other)
+    """The tool for a data set of this name, which may begin with its converter's."""
+    if name == "glyphs":
+        return "make_glyphs.py"
+    known = ("omniglot", "mini_imagenet", "tiered_imagenet", "cub", "cifar_fs", "fc100")
+    return f"convert_{next((k for k in known if name.startswith(k.split('_')[0])), 'folder')}.py"
