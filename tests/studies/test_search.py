@@ -1,4 +1,4 @@
-"""A search: what it tries, that it can be stopped, and that the test split waits until it is over."""
+"""A search: what it tries, what comes of it, and that it can be stopped and gone on with."""
 
 from __future__ import annotations
 
@@ -10,13 +10,9 @@ import sys
 import numpy as np
 import pytest
 
-from tests.studies import tiny_jobs
-from tf_lwdgh import config
-from tf_lwdgh.data import store
-from tf_lwdgh.runs import summaries
-from tf_lwdgh.studies import checks, executors, jobs, results, search, tables, trials, worker
+from tf_lwdgh.studies import checks, jobs, results, search, tables, trials, worker
 from tf_lwdgh.studies.checks import Expected
-from tf_lwdgh.studies.conduct import Conductor, Place
+from tf_lwdgh.studies.conduct import Place
 from tf_lwdgh.studies.definition import Method, Setting, Study
 from tf_lwdgh.studies.executors import Executor
 from tf_lwdgh.studies.local import Slot
@@ -249,42 +245,6 @@ def test_tuned_bindings_come_last_and_the_report_tells_them(place):
     assert rows[1].remarks == ("Tuned on validation tasks: x.",)
 
 
-WRONG = [
-    ({"LWDGH.unit": ("choice", [])}, r"space\['LWDGH.unit'\] must be \('choice', .*\('choice', \[\]\)"),
-    ({"A.b": ("choice", [1, 1])}, "with different numbers"),
-    ({"A.b": ("log", 0.0, 1.0)}, r"\('log', low, high\) of numbers with 0 < low < high"),
-    ({"A.b": ("uniform", 2, 1)}, r"with low < high. Received: Search.space\['A.b'\] = \('uniform', 2, 1\)"),
-    ({"A.b": ("int", 1, 2.5)}, r"\('int', low, high\) of integers"),
-    ({"A.b": ("uniform", 1)}, "of numbers with low < high"),
-    ({"A.b": ("normal", 0, 1)}, r"must be \('uniform', low, high\), \('log'.* = \('normal', 0, 1\)"),
-    ({"A.b": 3}, r"Received: Search.space\['A.b'\] = 3"),
-    ({"A b": ("uniform", 0, 1)}, "must have names of settings as its keys.*'A b'"),
-    ({}, "Search.space must be a dict from bindings"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("space", "message"), WRONG)
-def test_a_wrong_space_names_key_rule_and_value(space, message):
-    with pytest.raises(ValueError, match=message):
-        Search(method="LWDGH", space=space)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"trials": 0}, "Search.trials must be an integer of at least 1. Received: Search.trials = 0"),
-        ({"n_tasks": 1.5}, "Search.n_tasks must be an integer of at least 2"),
-        ({"gin_params": "EPOCHS = 3"}, "Search.gin_params must be a list of texts"),
-        ({"method": ["LWDGH", "Nobody"]}, "Search.method must name methods .*MAML, LWDGH.*: Nobody"),
-        ({"method": ["LWDGH", "LWDGH"]}, "each once"),
-        ({"method": 3}, "Search.method must be the name of a method"),
-    ],
-)
-def test_other_settings_of_a_search_are_checked(changes, message):
-    with pytest.raises(ValueError, match=message):
-        study(**changes)
-
-
 def test_a_study_without_a_search_says_how_to_bind_one(tmp_path):
     made = Study(title="s", methods=[Method("MAML")], baseline="MAML")
     with pytest.raises(ValueError, match=r"Study.search = @Search\(\).*Received: Study.search = None"):
@@ -299,69 +259,3 @@ def test_without_optuna_the_message_says_how_to_get_it(place, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ValueError, match=r"--search needs Optuna.*pip install 'tf_lwdgh\[search\]'"):
         run(study(), place, Fake())
-
-
-def test_gin_makes_a_search():
-    config.parse([], ["Search.method = 'LWDGH'", "Search.space = {'OUTER_LR': ('log', 1e-4, 1e-2)}"])
-    assert Search().dimensions()["OUTER_LR"].ends == (1e-4, 1e-2)
-
-
-def real_study(folder: pathlib.Path, space: dict) -> Study:
-    (job,) = tiny_jobs.make(folder, ["MAML"])
-    return Study(
-        title="s", experiment=job.gin_files,
-        gin_params=(*job.gin_params[:-1], "STEPS_PER_EPOCH = 20"),
-        methods=[Method("MAML")], baseline="MAML", seeds=(4,), evaluation=job.evaluation,
-        search=Search(method="MAML", space=space, trials=1, n_tasks=20),
-    )  # fmt: skip
-
-
-def test_a_binding_that_nothing_uses_is_refused_before_any_trial(tmp_path):
-    made = real_study(tmp_path, {"PCGrad.unit": ("choice", ["layer", "variable"])})
-    with pytest.raises(ValueError, match="Search.space .*MAML: .*nothing in this .* uses PCGrad.unit"):
-        search.Searcher(made, Place(str(tmp_path / "out"), str(tmp_path / "data"), ""))
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_search_reads_no_test_image_and_the_study_uses_what_it_found(tmp_path):
-    pytest.importorskip("optuna")
-    made = real_study(tmp_path, {"OUTER_LR": ("log", 1e-3, 1e-1)})
-    place = Place(str(tmp_path / "out"), str(tmp_path / "data"), "")
-    folder, spec = store.open_dataset(place.data_dir, "patterns")
-    hidden = {}
-    for class_id in spec.classes("test"):
-        path = pathlib.Path(folder, spec.file_pattern.format(class_id))
-        hidden[path] = path.read_bytes()
-        path.unlink()
-    with executors.executor(
-        "local", jobs=1, gpus=0, ray_address=None, cores_per_job=1
-    ) as executor:
-        searcher = search.Searcher(made, place)
-        tuned = searcher.run(executor, Stop(), say_hours=False)
-        for path, content in hidden.items():
-            path.write_bytes(content)
-        conductor = Conductor(made, place, tuned=tuned)
-        assert conductor.run(executor.run, at_once=1, stop=Stop())
-    best = record(place)
-    assert best["done"] == 1 and best["split"] == "val"
-    run_dir = pathlib.Path(place.out, best["run"])
-    assert not list(run_dir.glob("evaluation/test*")) and list(run_dir.glob("evaluation/val*"))
-    assert summaries.read_metrics(run_dir)[-1]["step"] == 20
-    assert_hparams_hold(run_dir, best)
-    (result,) = conductor.done.values()
-    assert result.settings["LearningRate.rate"] == repr(best["values"]["OUTER_LR"])
-    assert result.about["split"] == "test" and result.note == tuned["", "MAML"].note
-
-
-def assert_hparams_hold(run_dir: pathlib.Path, best: dict) -> None:
-    """TensorBoard's page has the tried value and the accuracy that the search goes by."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from tensorboard.plugins.hparams import metadata
-
-    events = EventAccumulator(str(run_dir / "tensorboard" / summaries.RESULT_FOLDER))
-    events.Reload()
-    tags = events.PluginTagToContent("hparams")
-    start = metadata.parse_session_start_info_plugin_data(tags[metadata.SESSION_START_INFO_TAG])
-    assert start.hparams["LearningRate.rate"].number_value == best["values"]["OUTER_LR"]
-    (event,) = events.Tensors("result/search_accuracy")
-    assert event.tensor_proto.float_val[0] == pytest.approx(best["accuracy"])
