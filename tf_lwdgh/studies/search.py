@@ -173,8 +173,9 @@ def read_best(study: Study, place: Place, wanted: list[Cell]) -> dict[Key, Tuned
     found = {k: Tuned(space.bindings(r["values"]), _note(r)) for k, r in _records(place).items()}
     missing = [cell.name for cell in wanted if cell.key not in found]
     if missing:
+        path = os.path.join(place.out, FOLDER, BEST)
         raise ValueError(
-            f"{os.path.join(place.out, FOLDER, BEST)!r} must say what the search found for {'; '.join(missing)}: run the study with "
+            f"{path!r} must say what the search found for {'; '.join(missing)}: run the study with "
             "--search and without --job first."
         )
     return {cell.key: found[cell.key] for cell in wanted}
