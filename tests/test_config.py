@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import keras
 import pytest
 
@@ -116,3 +118,48 @@ def test_an_experiment_built_again_has_the_same_variable_names(tmp_path):
     keras.layers.Dense(1)  # takes a name that Keras makes up
     second = tiny.build(tmp_path).keras_model
     assert [v.path for v in first.variables] == [v.path for v in second.variables]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"A = %A\nInnerLoop.steps = %A\n", "a macro must not refer to itself. Received: A = %A"),
+        (b"A = %B\nB = %A\nInnerLoop.steps = %A\n", "refer to itself. Received: A = %B = %A"),
+        (b"include 'self.gin'\n", "must not include itself. Received: self.gin includes self.gin"),
+        (b"\x80\x81\xff\x00", "must be a text file in UTF-8. Received: .*self.gin"),
+        (b"InnerLoop.inner_lr = {'a': 1\n", "quote or bracket not closed"),
+        (b"InnerLoop.memory = 'store\n", r"Unable to parse value. \(self.gin, line 1\)"),
+    ],
+)
+def test_a_gin_file_that_is_none_is_refused_in_words(tmp_path, monkeypatch, content, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "self.gin").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        config.parse(["self.gin"])
+
+
+def test_two_files_that_include_each_other_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.gin").write_text("include 'b.gin'\n", encoding="utf-8")
+    (tmp_path / "b.gin").write_text("include 'a.gin'\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="Received: a.gin includes b.gin includes a.gin"):
+        config.parse(["a.gin"])
+
+
+@pytest.mark.parametrize(
+    ("binding", "message"),
+    [
+        ("EPOCHS = 'x'", "OuterLoop.epochs must be an integer. Received: OuterLoop.epochs = 'x'"),
+        ("EPOCHS = None", "OuterLoop.epochs must be an integer. Received: OuterLoop.epochs = None"),
+        ("EPOCHS = [1]", "OuterLoop.epochs must be an integer"),
+        ("EPOCHS = 1.5", "OuterLoop.epochs must be an integer. Received: OuterLoop.epochs = 1.5"),
+        ("InnerLoop.second_order = 'yes'", "InnerLoop.second_order must be True or False"),
+        ("INNER_LR = {}", "InnerLoop.inner_lr must be a rate or a mapping with at least one"),
+        ("MAML.inner_loop = 5", "MAML.inner_loop must be a ready object, @InnerLoop()"),
+        ("IMAGE_SIZE = 1000000000", "ImageConfig.image_size must be an integer from 1 to 4096"),
+        ("convnet4.filters = 'x'", "convnet4.filters must be an integer. Received: .* = 'x'"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_by_its_binding(tmp_path, binding, message):
+    with pytest.raises(ValueError, match=re.escape(message).replace(r"\.\*", ".*")):
+        tiny.build(tmp_path, binding)

@@ -8,15 +8,19 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+import tokenize
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import gin
 
-configurable = gin.configurable
+from tf_lwdgh import annotations as kinds
+
 external_configurable = gin.external_configurable
 constant = gin.constant
 REQUIRED = gin.REQUIRED
 ConfigError = ValueError
+_INCLUDE = re.compile(r"^include\s+['\"](.+?)['\"]", re.MULTILINE)
 _UNBROKEN = 10**5  # characters: no value is broken into lines
 
 # The folders that hold `gin/`: a clone, or where pip puts the files of an installed package.
@@ -26,6 +30,11 @@ _ROOTS = (
 )
 for _root in _ROOTS:
     gin.add_config_file_search_path(_root)
+
+
+def configurable(made: Callable[..., Any]) -> Callable[..., Any]:
+    """Registers a class or function with gin; what is bound or passed is held to its annotations."""
+    return gin.configurable(kinds.checked(made))
 
 
 def parse(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> None:
@@ -45,6 +54,7 @@ def parse(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> None:
     """
     gin.clear_config()
     for path in gin_files:
+        _refuse_cycles(path)
         if not any(os.path.exists(os.path.join(root, path)) for root in ("", *_ROOTS)):
             raise FileNotFoundError(
                 f"--gin_file: no such file. Received: {path!r} (working directory {os.getcwd()!r})."
@@ -93,6 +103,26 @@ def without_effect(gin_params: Sequence[str]) -> list[str]:
     return [n for n in names if "." in n and ".".join(n.split(".")[-2:]) not in used]
 
 
+def _refuse_cycles(path: str, trail: tuple[str, ...] = ()) -> None:
+    """Refuses gin files that include themselves, and those that are no text."""
+    found = next((f for root in ("", *_ROOTS) if os.path.exists(f := os.path.join(root, path))), None)
+    if found is None:
+        return  # said elsewhere
+    real = os.path.realpath(found)
+    if real in trail:
+        files = " includes ".join(os.path.basename(f) for f in (*trail[trail.index(real) :], real))
+        raise ValueError(f"--gin_file: a file must not include itself. Received: {files}.")
+    try:
+        with open(found, encoding="utf-8") as file:
+            text = file.read()
+    except (UnicodeDecodeError, IsADirectoryError) as error:
+        raise ValueError(
+            f"--gin_file must be a text file in UTF-8. Received: {path!r} ({error})."
+        ) from error
+    for inner in _INCLUDE.findall(text):
+        _refuse_cycles(inner, (*trail, real))
+
+
 def _bound_name(binding: str) -> str:
     return binding.partition("=")[0].strip()
 
@@ -107,6 +137,8 @@ def _explained(prefix: str = "") -> Iterator[None]:
     """Adds to gin's complaints where they come from and what was probably meant."""
     try:
         yield
+    except tokenize.TokenError as error:  # a quote or bracket that is not closed
+        raise ValueError(f"{prefix}{error.args[0]}; is a quote or bracket not closed?") from error
     except (ValueError, SyntaxError) as error:
         message, _, place = str(error).partition("\n")
         if prefix:
@@ -155,8 +187,24 @@ def _check_macros(gin_params: Sequence[str]) -> None:
     defined = set(re.findall(r"^(\w+) = ", text, re.MULTILINE))
     for name in sorted(referred - defined - {"gin"}):
         raise ValueError(f"No value for the macro %{name}. {_near(name, sorted(defined))}")
+    _refuse_macros_of_themselves(lines)
     for name in map(_bound_name, gin_params):
         if name in defined - referred:
             raise ValueError(
                 f"No setting takes its value from the macro {name}. {_near(name, sorted(referred))}"
             )
+
+
+def _refuse_macros_of_themselves(lines: Sequence[str]) -> None:
+    """Refuses macros whose value leads back to them."""
+    macros = dict(re.findall(r"^(\w+) = (.*)$", "\n".join(lines), re.MULTILINE))
+
+    def follow(name: str, trail: tuple[str, ...]) -> None:
+        if name in trail:
+            chain = " = ".join(f"%{n}" for n in (*trail[trail.index(name) :], name))
+            raise ValueError(f"a macro must not refer to itself. Received: {chain[1:]}.")
+        for other in re.findall(r"%(\w+)", macros.get(name, "")):
+            follow(other, (*trail, name))
+
+    for macro in macros:
+        follow(macro, ())

@@ -15,6 +15,7 @@ from tf_lwdgh import config as gin_config
 
 NORMALISATIONS = ("unit", "signed", "standard")
 RESIZES = ("area", "bilinear", "bicubic", "lanczos3", "nearest")
+LARGEST = 4096  # pixels; a task of such images fills 10 GB
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's mode L
 
 
@@ -24,8 +25,8 @@ class ImageConfig:
     """What is done to an image on its way to the network.
 
     Attributes:
-      image_size: height and width S of the network's input; other sizes are resized to it, without
-        keeping the aspect ratio.
+      image_size: height and width S of the network's input, at most 4096; other sizes are resized to
+        it, without keeping the aspect ratio.
       channels: C, 1 (grey) or 3 (RGB); images are converted.
       normalisation: 'unit' for values in [0, 1], 'signed' for [-1, 1], 'standard' for
         (x - mean) / std with x in [0, 1].
@@ -54,7 +55,8 @@ class ImageConfig:
     color_jitter: float = 0.0
 
     def __post_init__(self) -> None:
-        self._require("image_size", _is_int(self.image_size, 1), "must be a positive integer")
+        whole = _is_int(self.image_size, 1) and self.image_size <= LARGEST
+        self._require("image_size", whole, f"must be an integer from 1 to {LARGEST}")
         self._require("channels", self.channels in (1, 3), "must be 1 (grey) or 3 (RGB)")
         self._require(
             "normalisation", self.normalisation in NORMALISATIONS, _one_of(NORMALISATIONS)

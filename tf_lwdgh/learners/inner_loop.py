@@ -79,6 +79,7 @@ class InnerLoop:
         rates = self._patterns().values()
         checks = (
             ("steps", self.steps >= 0, "must be at least 0"),
+            ("inner_lr", len(rates) > 0, "must be a rate or a mapping with at least one"),
             ("inner_lr", all(math.isfinite(r) and r >= 0 for r in rates), "must be >= 0, finite"),
             ("momentum", 0 <= self.momentum < 1, "must be in [0, 1)"),
             ("weight_decay", self.weight_decay >= 0, "must be >= 0"),
