@@ -13,9 +13,9 @@ from tf_lwdgh.data import store
 NAMES = ["001.Black_footed_Albatross", "002.Laysan_Albatross", "003.Sooty_Albatross",
          "004.Groove_billed_Ani", "005.Crested_Auklet"]  # fmt: skip
 SPLITS = {"ye": ((1, 2), (4,)), "sorted": ((2,), (4,)), "meta_dataset": ((5,), (4,))}
-# x, y, width, height as in the official file; the third one leaves the image on two sides.
-BOXES = ("2.0 3.0 12.0 8.0", "1.5 2.5 11.0 11.0", "10.0 9.0 20.0 30.0")
-KEPT = ((slice(3, 11), slice(2, 14)), (slice(2, 14), slice(1, 13)), (slice(9, 16), slice(10, 20)))
+# x, y, width, height as in the official file; the first and the third leave the image.
+BOXES = ("-2.0 3.0 16.0 8.0", "1.7 2.7 11.0 11.0", "10.0 9.0 20.0 30.0")
+KEPT = ((slice(3, 11), slice(0, 14)), (slice(2, 14), slice(1, 13)), (slice(9, 16), slice(10, 20)))
 
 
 def pixels(number: int, image: int) -> np.ndarray:
@@ -124,9 +124,9 @@ def rewrite(path, old, new):
         ("images", "2 001.", "2 002.", "image 2 must be .* its number 1 in 3 digits"),
         ("images", "2 001.", "x 001.", "images.txt, line 2: it must be an image's number and 1 value"),
         ("image_class_labels", "3 1\n", "", "image_class_labels.txt has no line for image 3"),
-        ("bounding_boxes", "1 2.0 3.0", "1 2.0", "boxes.txt, line 1: .* number and 4 numbers"),
-        ("bounding_boxes", "1 2.0 3.0", "1 2.0 nan", "boxes.txt, line 1: .* number and 4 numbers"),
-        ("bounding_boxes", "1 2.0 3.0", "1 20.0 3.0", r"_1\.jpg: the image is .* \(20, 3, 32, 11\) lies"),
+        ("bounding_boxes", "1 -2.0 3.0", "1 -2.0", "boxes.txt, line 1: .* number and 4 numbers"),
+        ("bounding_boxes", "1 -2.0 3.0", "1 -2.0 nan", "boxes.txt, line 1: .* number and 4 numbers"),
+        ("bounding_boxes", "1 -2.0 3.0", "1 20.0 3.0", r"_1\.jpg: the image is .* \(20, 3, 36, 11\) lies"),
     ],
 )
 def test_wrong_tables_are_named(official, tmp_path, table, old, new, text):

@@ -6,13 +6,17 @@ import os
 import pickle
 import re
 import tarfile
+import weakref
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.converters import raw
-from tf_lwdgh.converters import npz, pictures, safe_pickle, tiered_imagenet, tiered_split
+from tf_lwdgh.converters import (
+    npz, pictures, problems, safe_pickle, tiered_arrays, tiered_imagenet, tiered_labels,
+    tiered_split,
+)  # fmt: skip
 from tf_lwdgh.data import store
 
 # Names as the authors' files have them; ImageNet has two classes called crane, a bird and a machine.
@@ -319,6 +323,31 @@ def test_a_stored_array_is_mapped_and_not_read(tmp_path, order):
         got = npz.member(tmp_path / "x.npz", "images", spare)
     assert isinstance(got, np.memmap) and str(got.filename).endswith("x.npz")
     np.testing.assert_array_equal(got, expected["images"])
+
+
+def test_a_split_is_opened_once_and_let_go_after_its_last_class(tmp_path, monkeypatch):
+    source, opened, open_pickle = write_png(tmp_path / "in"), [], safe_pickle.load
+
+    class Held(list):
+        """A list that can be watched."""
+
+    def load(path):
+        if "images" not in path.name:
+            return open_pickle(path)
+        content = Held(open_pickle(path))
+        opened.append((path.name[:4], weakref.ref(content)))
+        return content
+
+    monkeypatch.setattr(safe_pickle, "load", load)
+    labels = tiered_labels.read(source)
+    images = tiered_arrays.read_images(
+        source, "png", labels, problems.Problems(), image_size=12, channels="bgr", beside=tmp_path
+    )
+    assert opened == []
+    *first, (_, last) = images["train"]
+    assert all(len(list(pictured)) == IMAGES for _, pictured in first)
+    assert [name for name, _ in opened] == ["trai"] and opened[0][1]() is not None
+    assert len(list(last)) == IMAGES and opened[0][1]() is None
 
 
 def test_ilsvrc_damage_is_named_or_counted(tmp_path):
