@@ -20,7 +20,7 @@ Examples:
     python -m tf_lwdgh.study --gin_file=gin/studies/table1.gin --dry_run
 
   As a Slurm array, one job a task, and the report when all are done:
-    sbatch --array=0-31 --wrap='python -m tf_lwdgh.study --gin_file=gin/studies/table1.gin \\
+    sbatch --array=0-17 --wrap='python -m tf_lwdgh.study --gin_file=gin/studies/table1.gin \\
         --job=$SLURM_ARRAY_TASK_ID'
     python -m tf_lwdgh.study --gin_file=gin/studies/table1.gin --report
 

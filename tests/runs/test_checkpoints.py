@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pathlib
 
 import keras
 import numpy as np
@@ -147,3 +148,32 @@ def test_a_model_and_an_adam_come_back_to_the_bit(tmp_path):
     ):
         np.testing.assert_array_equal(np.array(saved), np.array(loaded))
     assert int(other_optimizer.iterations) == 1
+
+
+def test_no_flipped_bit_of_a_manifest_is_taken(tmp_path):
+    """Each is refused, or leaves every value as it was (a bit in a blank, say)."""
+    folder = CheckpointFolder(tmp_path)
+    extra = {"best_accuracy": 0.5, "best_step": 3, "settings": {"OuterLoop.epochs": "3"}, "fingerprint": "f"}
+    folder.save(1, _state(1), {})
+    path = pathlib.Path(folder.save(2, _state(2), extra), "manifest.json")
+    whole, right = path.read_bytes(), folder.newest()
+    for at in range(8 * len(whole)):
+        data = bytearray(whole)
+        data[at // 8] ^= 1 << at % 8
+        path.write_bytes(bytes(data))
+        assert folder.newest() in (right, {**folder.newest(), "step": 1}), at
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "[" * 10_000, '{"sha256": null}', "null", "\x00"])
+def test_a_manifest_that_is_none_is_passed_over(tmp_path, content):
+    folder = CheckpointFolder(tmp_path)
+    folder.save(1, _state(1), {})
+    pathlib.Path(folder.save(2, _state(2), {}), "manifest.json").write_text(content, encoding="utf-8")
+    assert folder.newest()["step"] == 1
+
+
+def test_a_file_in_a_checkpoints_place_is_passed_over(tmp_path):
+    folder = CheckpointFolder(tmp_path)
+    folder.save(1, _state(1), {})
+    (tmp_path / "step-00000002").write_text("no folder", encoding="utf-8")
+    assert folder.newest()["step"] == 1

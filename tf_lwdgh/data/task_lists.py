@@ -8,12 +8,12 @@ import gzip
 import hashlib
 import json
 import os
-import tempfile
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tf_lwdgh import files
 from tf_lwdgh.data import episodes
 from tf_lwdgh.data.episodes import EpisodeConfig, EpisodeIndices
 from tf_lwdgh.data.mixtures import Mixture, Spec
@@ -85,7 +85,7 @@ class TaskList:
         data = text.encode()
         if path.endswith(".gz"):
             data = gzip.compress(data, mtime=0)
-        _write_atomically(path, data)
+        files.write(path, data)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> TaskList:
@@ -192,18 +192,3 @@ def _read_json(path: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path!r} must hold a JSON object. Received: {type(content).__name__}.")
     return content
-
-
-def _write_atomically(path: str, data: bytes) -> None:
-    folder = os.path.dirname(os.path.abspath(path))
-    os.makedirs(folder, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".tasks-")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)

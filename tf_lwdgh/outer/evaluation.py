@@ -6,17 +6,15 @@ The interval is mean ± 1.96 s/√n over tasks, s the standard deviation with dd
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tf_lwdgh import config
+from tf_lwdgh import config, files
 from tf_lwdgh.data.dataset_config import checked_names
 from tf_lwdgh.learners.context import Context
 from tf_lwdgh.learners.losses import cross_entropy
@@ -146,7 +144,7 @@ class EvaluationResult:
             "losses": self.losses.tolist(),
             **({"datasets": list(self.datasets)} if self.datasets else {}),
         }
-        write_json(path, content)
+        files.write_json(path, content)
 
 
 def _shown(part: dict[str, Any]) -> str:
@@ -255,12 +253,3 @@ def evaluate(
     return EvaluationResult(
         np.concatenate(accuracies), np.concatenate(losses), dict(about), tuple(datasets)
     )
-
-
-def write_json(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
-    """Writes a JSON file; it appears whole, or not at all."""
-    folder = os.path.dirname(os.path.abspath(os.fspath(path)))
-    os.makedirs(folder, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-    os.replace(file.name, path)

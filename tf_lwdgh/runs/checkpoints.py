@@ -1,8 +1,8 @@
 """Checkpoints that are whole or absent: a folder a step, written aside, then renamed.
 
 `step-00000200/` holds TensorFlow's checkpoint files (`state.index`, `state.data-…`) and
-`manifest.json` with the SHA-256 of each, the step and whatever else the run must remember. Loading
-verifies the hashes.
+`manifest.json` with the SHA-256 of each, the step and whatever else the run must remember, and a hash of
+its own content. Loading verifies the hashes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-_STATE, _MANIFEST = "state", "manifest.json"
+_STATE, _MANIFEST, _HASH = "state", "manifest.json", "sha256"
 _NAME = re.compile(r"step-(\d{8,})$")
 _log = logging.getLogger(__name__)
 
@@ -91,6 +91,7 @@ class CheckpointFolder:
         names = sorted(os.listdir(aside))
         files = {name: _sha256(os.path.join(aside, name)) for name in names}
         manifest = {"step": step, "files": files, "groups": sorted(state), **extra}
+        manifest[_HASH] = _sha256_of(manifest)
         with open(os.path.join(aside, _MANIFEST), "w", encoding="utf-8") as file:
             json.dump(manifest, file, indent=1)
         for name in (*names, _MANIFEST):
@@ -162,14 +163,24 @@ def _inspect(path: str) -> tuple[dict[str, Any] | None, str]:
     try:
         with open(os.path.join(path, _MANIFEST), encoding="utf-8") as file:
             manifest = json.load(file)
+        if manifest.pop(_HASH) != _sha256_of(manifest):
+            return None, f"{_MANIFEST} differs from what was written"
         for name, expected in manifest["files"].items():
             if _sha256(os.path.join(path, name)) != expected:
                 return None, f"{name} differs from what was written"
     except FileNotFoundError as error:
         return None, f"{os.path.basename(error.filename)} is missing"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except OSError as error:
+        return None, f"{os.path.basename(error.filename or path)}: {error.strerror}"
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None, f"{_MANIFEST} is damaged"
     return manifest, ""
+
+
+def _sha256_of(manifest: Mapping[str, Any]) -> str:
+    """Of the content, however it is laid out; what JSON makes of it counts."""
+    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _sha256(path: str) -> str:

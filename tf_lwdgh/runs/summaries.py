@@ -17,9 +17,8 @@ import logging
 import math
 import os
 import re
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from tensorboard.compat.proto import event_pb2, summary_pb2
@@ -32,6 +31,8 @@ from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util import tensor_util
+
+from tf_lwdgh import files
 
 METRICS_FILE = "metrics.jsonl"
 RESULT_FOLDER = "result"  # in tensorboard/, what the HParams page shows
@@ -187,7 +188,7 @@ def _truncate(path: str, last_step: int) -> None:
     if len(kept) == len(lines):
         return
     _log.info("%s: %d lines after step %d dropped", path, len(lines) - len(kept), last_step)
-    _replace(path, kept)
+    files.write(path, "".join(kept))
 
 
 def _step_of(line: str) -> int | None:
@@ -198,14 +199,3 @@ def _step_of(line: str) -> int | None:
         return json.loads(line)["step"]
     except (ValueError, KeyError):
         return None
-
-
-def _replace(path: str, lines: Sequence[str]) -> None:
-    with tempfile.NamedTemporaryFile(
-        "w", dir=os.path.dirname(path), delete=False, encoding="utf-8"
-    ) as file:
-        file.writelines(lines)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(file.name, path)
-

@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_lwdgh import config
+from tf_lwdgh import config, files
 from tf_lwdgh.data import pipeline
 from tf_lwdgh.data.mixtures import Mixture
 from tf_lwdgh.outer import strategies
@@ -268,7 +268,7 @@ class Trainer:
 
     def _introduce(self, log: summaries.RunLog) -> None:
         """Writes what the run is: its settings as a file, as text and as HParams."""
-        _write_text(os.path.join(self.run_dir, CONFIG_FILE), config.full_text())
+        files.write(os.path.join(self.run_dir, CONFIG_FILE), config.full_text())
         log.text(self.at.step, "config/full", summaries.gin_as_markdown(config.full_text()))
         log.charts(charts.layout())
         values = summaries.hparam_values(self._gin_settings, config.full_text())
@@ -276,10 +276,4 @@ class Trainer:
         log.hparams(values, f"{name} ({os.path.basename(folder)})")  # TensorBoard cuts long names
 
     def _write_operative(self) -> None:
-        _write_text(os.path.join(self.run_dir, OPERATIVE_FILE), config.operative_text())
-
-
-def _write_text(path: str, text: str) -> None:
-    with open(path + ".new", "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(path + ".new", path)
+        files.write(os.path.join(self.run_dir, OPERATIVE_FILE), config.operative_text())

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import TextIO
 
+from tf_lwdgh import files
 from tf_lwdgh.runs.progress import duration
 from tf_lwdgh.runs.summaries import METRICS_FILE
 from tf_lwdgh.studies import pages, results
@@ -73,7 +74,7 @@ class Board:
         now = time.monotonic()
         if now >= self._next_page or at_end:
             self._next_page = now + _PAGE_EVERY
-            pages.write(self._path, self.page(at_end=at_end))
+            files.write(self._path, self.page(at_end=at_end), durable=False)
         if now >= self._next_line and self.running and not at_end:
             self._next_line = now + _LINE_EVERY
             self.say(self.line())

@@ -10,6 +10,7 @@ import os
 import shlex
 from collections.abc import Sequence
 
+from tf_lwdgh import files
 from tf_lwdgh.outer.evaluation import mean_and_interval
 from tf_lwdgh.studies import pages, results, tables
 from tf_lwdgh.studies.definition import Setting, Study
@@ -45,10 +46,10 @@ def write(
     for figure in figures:
         write_figure(figure, out)
     by_setting = {s: tables.rows(study, s, found) for s in study.settings}
-    pages.write(os.path.join(out, "report.md"), markdown(study, by_setting, found, figures, command))
+    files.write(os.path.join(out, "report.md"), markdown(study, by_setting, found, figures, command))
     page = as_html(study, by_setting, found, figures, command)
-    pages.write(os.path.join(out, "report.html"), page)
-    pages.write(os.path.join(out, "results.csv"), _csv(_records(study, found)))
+    files.write(os.path.join(out, "report.html"), page)
+    files.write(os.path.join(out, "results.csv"), _csv(_records(study, found)))
 
 
 def cells(row: Row, baseline: str) -> list[str]:
@@ -222,10 +223,8 @@ def _csv(records: Sequence[dict[str, object]]) -> str:
 def write_figure(figure: Figure, out: str) -> str:
     """Writes a figure as PNG and its numbers as CSV into figures/; the PNG's path."""
     path = os.path.join(out, "figures", f"{figure.name}.png")
-    pages.write(os.path.join(out, "figures", f"{figure.name}.csv"), _csv(figure.table))
-    with open(path + ".new", "wb") as file:
-        file.write(figure.png)
-    os.replace(path + ".new", path)
+    files.write(os.path.join(out, "figures", f"{figure.name}.csv"), _csv(figure.table))
+    files.write(path, figure.png)
     return path
 
 

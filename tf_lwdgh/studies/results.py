@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 import tf_lwdgh
-from tf_lwdgh.outer.evaluation import write_json
+from tf_lwdgh import files
 from tf_lwdgh.outer.threads import cores
 from tf_lwdgh.runs import summaries
 from tf_lwdgh.runs.checkpoints import CheckpointFolder
@@ -71,7 +71,7 @@ class Result:
         """Writes JSON; a whole file appears, or none."""
         content = dataclasses.asdict(self)
         content["accuracies"] = [round(float(a), 6) for a in self.accuracies]
-        write_json(path, content)
+        files.write_json(path, content)
 
 
 def read(path: str) -> Result | None:

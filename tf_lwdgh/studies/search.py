@@ -9,7 +9,8 @@ import json
 import os
 from collections.abc import Mapping
 
-from tf_lwdgh.outer.evaluation import mean_and_interval, write_json
+from tf_lwdgh import files
+from tf_lwdgh.outer.evaluation import mean_and_interval
 from tf_lwdgh.runs.summaries import RunLog
 from tf_lwdgh.studies import checks, estimate, jobs, results, space, worker
 from tf_lwdgh.studies.board import Board
@@ -192,7 +193,7 @@ def _records(place: Place) -> dict[Key, dict]:
 def _write_best(place: Place, found: Mapping[Key, dict]) -> None:
     """Methods that --only leaves out stay in the file."""
     records = [*{**_records(place), **found}.values()]
-    write_json(os.path.join(place.out, FOLDER, BEST), {"found": records})
+    files.write_json(os.path.join(place.out, FOLDER, BEST), {"found": records})
 
 
 def _note(record: Mapping) -> str:

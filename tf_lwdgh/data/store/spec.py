@@ -9,6 +9,7 @@ import os
 import pathlib
 from collections.abc import Iterator, Mapping
 
+from tf_lwdgh import files
 from tf_lwdgh.data.store.spec_json import SPLITS, from_json, to_json
 
 SPEC_FILE = "dataset_spec.json"
@@ -108,12 +109,7 @@ class DatasetSpec:
     def write(self, folder: str | os.PathLike) -> None:
         """Writes <folder>/dataset_spec.json, whole or not at all."""
         path = pathlib.Path(folder, SPEC_FILE)
-        partial = path.with_suffix(".partial")
-        with open(partial, "w", encoding="utf-8") as file:
-            json.dump(to_json(dataclasses.asdict(self)), file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        files.write_json(path, to_json(dataclasses.asdict(self)))
 
 
 def open_dataset(data_dir: str | os.PathLike, name: str) -> tuple[str, DatasetSpec]:

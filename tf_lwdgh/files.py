@@ -1,0 +1,44 @@
+"""Files that appear whole, under their name, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from typing import Any
+
+
+def write(path: str | os.PathLike[str], content: str | bytes, *, durable: bool = True) -> None:
+    """Writes a file aside and renames it; folders are made if need be.
+
+    Its mode is that of any new file of the user's. Where writing fails, what was there stays.
+
+    Args:
+      path: where.
+      content: bytes, or text for UTF-8.
+      durable: whether it is on the disk before it has its name.
+
+    Raises:
+      OSError: it can't be written; the message names the file.
+    """
+    path = os.fspath(path)
+    folder, name = os.path.split(os.path.abspath(path))
+    os.makedirs(folder, exist_ok=True)
+    aside = os.path.join(folder, f".{name}.{secrets.token_hex(4)}")
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    try:
+        with open(aside, "xb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(aside)
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Writes JSON of one value a line, as `write` does."""
+    write(path, json.dumps(content, indent=1))
