@@ -8,13 +8,17 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from tests import tiny
 from tf_lwdgh import command_line
+from tf_lwdgh.outer.evaluation import EvaluationResult
+from tf_lwdgh.runs import judge
 from tf_lwdgh.runs.progress import Progress, duration
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -43,11 +47,12 @@ def folder(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("module", ["train", "evaluate"])
+@pytest.mark.parametrize("module", ["train", "evaluate", "study"])
 def test_help_teaches_by_examples(tmp_path, module):
     done = _run(tmp_path, module, "--help")
     assert "Examples:" in done.stdout
-    for word in (f"python -m tf_lwdgh.{module} --", "--gin_param", "--run_dir", "--data_dir"):
+    place = "--out" if module == "study" else "--run_dir"
+    for word in (f"python -m tf_lwdgh.{module} --", "--gin_param", place, "--data_dir"):
         assert word in done.stdout
 
 
@@ -150,3 +155,43 @@ def test_a_plain_line_gives_the_time_left_by_the_speed():
 @pytest.mark.parametrize("seconds, text", [(5, "0:05"), (65, "1:05"), (3723, "1:02:03")])
 def test_durations_read_like_clocks(seconds, text):
     assert duration(seconds) == text
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="needs /proc")
+def test_an_interrupt_while_tensorflow_is_imported_is_no_traceback(folder):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tf_lwdgh.evaluate", "--run_dir=runs/tiny"],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    maps = pathlib.Path(f"/proc/{process.pid}/maps")
+    while "libtensorflow" not in maps.read_text():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, said
+    assert "Traceback" not in said and said.rstrip().endswith("tf_lwdgh.evaluate: interrupted")
+
+
+def test_an_evaluation_that_could_not_be_kept_says_so_before_it_runs(folder, monkeypatch):
+    run = folder / "runs/tiny"
+    os.rename(run / "evaluation", run / "away")
+    (run / "evaluation").write_text("no folder", encoding="utf-8")
+    monkeypatch.setattr(judge, "_run", lambda *_: pytest.fail("the tasks ran"))
+    try:
+        with pytest.raises(OSError, match="evaluation"):
+            judge.judge(run, data_dir=folder / "data", show=False)
+    finally:
+        (run / "evaluation").unlink()
+        os.rename(run / "away", run / "evaluation")
+
+
+def test_an_evaluation_whose_file_cannot_be_written_in_the_end_is_not_lost(folder, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(EvaluationResult, "write", full)
+    with pytest.raises(OSError, match=r"% accuracy over 5 test tasks.*\n.*No space left"):
+        judge.judge(
+            folder / "runs/tiny", data_dir=folder / "data", show=False,
+            gin_params=["Evaluation.n_tasks = 5"],
+        )  # fmt: skip

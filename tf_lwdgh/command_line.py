@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import absl.logging
 from absl import flags
 
-USER_ERROR, DIVERGED = 2, 3
+USER_ERROR, DIVERGED, INTERRUPTED = 2, 3, 130
 PARENT = "TF_LWDGH_PARENT"  # environment: the process with which this one stops
 _GIN_TRACE = re.compile(r"\n\s*In call to configurable.*", re.DOTALL)
 
@@ -48,6 +48,8 @@ def clean_errors(program: str) -> Iterator[None]:
     """Turns errors that the user can mend into a message on standard error and an exit code."""
     try:
         yield
+    except KeyboardInterrupt:
+        fail(program, "interrupted", INTERRUPTED)
     except FloatingPointError as error:  # training diverged
         fail(program, str(error), DIVERGED)
     except (ValueError, OSError) as error:

@@ -42,3 +42,17 @@ def write(path: str | os.PathLike[str], content: str | bytes, *, durable: bool =
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Writes JSON of one value a line, as `write` does."""
     write(path, json.dumps(content, indent=1))
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Makes sure, before long work, that a file can be written later.
+
+    Raises:
+      OSError: it can't; the message names the folder.
+    """
+    folder, name = os.path.split(os.path.abspath(os.fspath(path)))
+    os.makedirs(folder, exist_ok=True)
+    aside = os.path.join(folder, f".{name}.{secrets.token_hex(4)}")
+    with open(aside, "xb"):
+        pass
+    os.unlink(aside)

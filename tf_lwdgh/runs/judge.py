@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from tf_lwdgh import files
 from tf_lwdgh.data import pipeline
 from tf_lwdgh.data.dataset_config import DatasetConfig
 from tf_lwdgh.data.task_lists import TaskList
@@ -69,6 +70,8 @@ def judge(
     Raises:
       ValueError: a setting is wrong, or the tasks are of another data set or shape.
       FileNotFoundError: no such run, checkpoint or data set.
+      OSError: the result can't be written; said before the tasks run where it can be known then, else
+        with the result in the message.
     """
     experiment.parse_run(run_dir, gin_params)
     settings = Evaluation()
@@ -89,8 +92,13 @@ def judge(
         n_way=None if episode.n_way == assembly.episode.n_way else episode.n_way,
     )
     about = _about(assembly, settings, tasks, run_dir, which, manifest)
+    path = os.path.join(run_dir, "evaluation", _file_name(about))
+    files.check_writable(path)
     result = _run(assembly, evaluator, settings, tasks, about, show)
-    result.write(os.path.join(run_dir, "evaluation", _file_name(about)))
+    try:
+        result.write(path)
+    except OSError as error:
+        raise OSError(f"{result}\nThis could not be kept: {error}") from error
     return result, tasks
 
 
