@@ -3,12 +3,15 @@
 import dataclasses
 import json
 import os
+import struct
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tf_lwdgh.data import store
+from tf_lwdgh.data.image_source import STORAGES, ImageSource
+from tf_lwdgh.data.images import ImageConfig
 from tf_lwdgh.data.store import DatasetSpec, is_finished, write_dataset
 
 R = np.random.default_rng(0)
@@ -47,7 +50,9 @@ def test_index_points_at_the_images_that_tensorflow_reads(tmp_path):
     for class_id in range(4):
         path = store.class_path(tmp_path / "tiny", spec, class_id)
         content = open(path, "rb").read()
-        ours = [content[a : a + n] for a, n in store.index_class(tmp_path / "tiny", spec, class_id)]
+        data = [content[a : a + n] for a, n in store.index_class(tmp_path / "tiny", spec, class_id)]
+        assert data == [r.numpy() for r in tf.data.TFRecordDataset(path)]
+        ours = store.read_class(tmp_path / "tiny", spec, class_id)
         features = {
             "image": tf.io.FixedLenFeature([], tf.string),
             "label": tf.io.FixedLenFeature([], tf.int64),
@@ -179,7 +184,7 @@ def test_truncated_records_are_refused(tmp_path, keep):
     path = store.class_path(tmp_path / "tiny", spec, 0)
     content = open(path, "rb").read()
     open(path, "wb").write(content[:keep])
-    with pytest.raises(ValueError, match="0.tfrecords is cut short"):
+    with pytest.raises(ValueError, match=r"0.tfrecords \(class 0, 'a'\) is cut short"):
         store.read_class(tmp_path / "tiny", spec, 0)
 
 
@@ -190,8 +195,36 @@ def test_damaged_lengths_are_refused(tmp_path, at):
     content = bytearray(open(path, "rb").read())
     content[at] ^= 4
     open(path, "wb").write(content)
-    with pytest.raises(ValueError, match="0.tfrecords is damaged: wrong checksum .* at byte 0"):
+    with pytest.raises(ValueError, match=r"0.tfrecords \(class 0, 'a'\) is damaged: wrong checksum in the header of record 0"):
         store.index_class(tmp_path / "tiny", spec, 0)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_no_flipped_bit_of_a_record_is_taken(tmp_path, storage):
+    """Every byte of a class's file, one bit of each: refused with file, class and record."""
+    spec = write(tmp_path / "tiny")
+    path = store.class_path(tmp_path / "tiny", spec, 0)
+    whole = open(path, "rb").read()
+    second = 16 + struct.unpack_from("<Q", whole)[0]  # where the second record begins
+    for at in range(0, len(whole), 7):
+        content = bytearray(whole)
+        content[at] ^= 1 << at % 8
+        open(path, "wb").write(content)
+        record = r"record 0|wrong checksum" if at < second else r"record [12]|wrong checksum"
+        with pytest.raises(ValueError, match=rf"0.tfrecords \(class 0, 'a'\).*({record})"):
+            ImageSource(str(tmp_path / "tiny"), spec, "train", ImageConfig(image_size=6), storage)
+
+
+def test_a_record_changed_since_it_was_indexed_is_refused_when_it_is_read(tmp_path):
+    spec = write(tmp_path / "tiny")
+    source = ImageSource(str(tmp_path / "tiny"), spec, "train", ImageConfig(image_size=6), "disk")
+    path = store.class_path(tmp_path / "tiny", spec, 1)
+    content = bytearray(open(path, "rb").read())
+    content[-10] ^= 1  # in the last record's data
+    open(path, "wb").write(content)
+    source.gather(tf.range(len(source) - 1, dtype=tf.int64))  # all but that one
+    with pytest.raises((ValueError, tf.errors.OpError), match=r"\(class 1, 'b'\) is damaged: the data of record 3"):
+        source.gather(tf.constant([len(source) - 1], tf.int64))
 
 
 @pytest.mark.parametrize("record", [b"", b"\xff" * 40, b"\x0a\x7f", bytes(range(64))])
@@ -200,7 +233,7 @@ def test_records_that_are_no_examples_are_refused(tmp_path, record):
     path = store.class_path(tmp_path / "tiny", spec, 0)
     with tf.io.TFRecordWriter(path) as writer:
         writer.write(record)
-    with pytest.raises(ValueError, match="record at byte 0 is no tf.train.Example with a feature"):
+    with pytest.raises(ValueError, match="record 0 is no tf.train.Example with a feature"):
         store.index_class(tmp_path / "tiny", spec, 0)
 
 

@@ -1,12 +1,13 @@
 """The images of one split, behind row numbers: in memory encoded or decoded, or streamed from disk.
 
-| storage   | memory                                   | work for each image            |
-|-----------|------------------------------------------|--------------------------------|
-| 'encoded' | the PNG or JPEG bytes + 24 an image      | decode, resize                 |
-| 'decoded' | S*S*C an image                           | a copy                         |
-| 'disk'    | 16 an image (its place in its file)      | one pread, decode, resize      |
+| storage   | memory                                   | work for each image               |
+|-----------|------------------------------------------|-----------------------------------|
+| 'encoded' | the PNG or JPEG bytes + 24 an image      | decode, resize                    |
+| 'decoded' | S*S*C an image                           | a copy                            |
+| 'disk'    | 16 an image (its place in its file)      | one pread, verify, decode, resize |
 
-All three give the same pixels to the bit. While 'encoded' loads it needs twice its memory.
+All three give the same pixels to the bit. Every record's checksum is verified when it is loaded or indexed,
+and by 'disk' at every read too. While 'encoded' loads it needs twice its memory.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ class ImageSource:
     def _load_index(self) -> int:
         parts = [self._checked(c, store.index_class) for c in self._classes]
         self._places = np.concatenate(parts).astype(np.int64)
-        self._paths = [store.class_path(self._records_dir, self.spec, c) for c in self._classes]
+        self._files = [store.RecordFile(self._records_dir, self.spec, c) for c in self._classes]
         return self._places.nbytes
 
     def _checked(self, class_id: int, read: Callable[..., _Records]) -> _Records:
@@ -140,16 +141,13 @@ class ImageSource:
         encoded = np.empty(len(rows), dtype=object)
         classes = np.searchsorted(self._starts, rows, side="right") - 1
         for position in np.unique(classes):
-            descriptor = os.open(self._paths[position], os.O_RDONLY)
+            file = self._files[position]
+            descriptor = os.open(file.path, os.O_RDONLY)
             try:
                 for i in np.flatnonzero(classes == position):
-                    offset, length = (int(v) for v in self._places[rows[i]])
-                    encoded[i] = os.pread(descriptor, length, offset)
-                    if len(encoded[i]) != length:
-                        raise ValueError(
-                            f"{self._paths[position]!r} was cut since it was indexed: {length} "
-                            f"bytes at {offset} must be there. Received: {len(encoded[i])}."
-                        )
+                    place = (int(v) for v in self._places[rows[i]])
+                    record = int(rows[i] - self._starts[position])
+                    encoded[i] = file.read(descriptor, *place, record)
             finally:
                 os.close(descriptor)
         return encoded

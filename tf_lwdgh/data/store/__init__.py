@@ -5,12 +5,18 @@ train to val to test. Records and specs that Meta-Dataset's converters wrote loa
 load there.
 """
 
-from tf_lwdgh.data.store.records import class_path, index_class, read_class, serialise
+from tf_lwdgh.data.store.records import (
+    RecordFile,
+    class_path,
+    index_class,
+    read_class,
+    serialise,
+)
 from tf_lwdgh.data.store.scratch import scratch_folder
 from tf_lwdgh.data.store.spec import SPEC_FILE, SPLITS, DatasetSpec, open_dataset
 from tf_lwdgh.data.store.writer import is_finished, write_dataset
 
 __all__ = [
-    "SPEC_FILE", "SPLITS", "DatasetSpec", "class_path", "index_class", "is_finished",
+    "SPEC_FILE", "SPLITS", "DatasetSpec", "RecordFile", "class_path", "index_class", "is_finished",
     "open_dataset", "read_class", "scratch_folder", "serialise", "write_dataset",
 ]  # fmt: skip

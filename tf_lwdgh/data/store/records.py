@@ -7,6 +7,7 @@ import pathlib
 import struct
 from collections.abc import Iterator
 
+import google_crc32c
 import numpy as np
 import tensorflow as tf
 
@@ -19,62 +20,106 @@ def class_path(folder: str | os.PathLike, spec: DatasetSpec, class_id: int) -> s
 
 
 def read_class(folder: str | os.PathLike, spec: DatasetSpec, class_id: int) -> list[bytes]:
-    """All encoded images of a class, in order."""
-    path = class_path(folder, spec, class_id)
-    content = pathlib.Path(path).read_bytes()
-    return [content[a : a + n] for a, n in _image_extents(content, path)]
-
-
-def index_class(folder: str | os.PathLike, spec: DatasetSpec, class_id: int) -> np.ndarray:
-    """Where each encoded image of a class lies in its file: int64 [n, 2], byte offset, length.
+    """All encoded images of a class, in order; every record's checksum is verified.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is damaged or cut short; the message names the file and the byte.
+      ValueError: it is damaged or cut short; the message names file, class, record and byte.
     """
-    path = class_path(folder, spec, class_id)
-    extents = list(_image_extents(pathlib.Path(path).read_bytes(), path))
+    file = RecordFile(folder, spec, class_id)
+    content = pathlib.Path(file.path).read_bytes()
+    return [file.image(content[a : a + n], i) for i, (a, n) in enumerate(file.walk(content))]
+
+
+def index_class(folder: str | os.PathLike, spec: DatasetSpec, class_id: int) -> np.ndarray:
+    """Where each record of a class lies in its file: int64 [n, 2], byte offset and length of its data.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is damaged or cut short; the message names file, class, record and byte.
+    """
+    file = RecordFile(folder, spec, class_id)
+    content = pathlib.Path(file.path).read_bytes()
+    extents = list(file.walk(content))
+    for i, (a, n) in enumerate(extents):
+        file.image(content[a : a + n], i)
     return np.array(extents, np.int64).reshape(-1, 2)
 
 
-def _image_extents(content: bytes, path: str) -> Iterator[tuple[int, int]]:
-    """Walks the TFRecord framing: length u64, its checksum u32, the record, its checksum u32."""
-    at = 0
-    while at < len(content):
-        if at + 12 > len(content):
-            raise ValueError(f"{path} is cut short in a record's header at byte {at}.")
-        length, checksum = struct.unpack_from("<QI", content, at)
-        if _masked_crc32c(content[at : at + 8]) != checksum:
-            raise ValueError(f"{path} is damaged: wrong checksum in the header at byte {at}.")
-        if at + 16 + length > len(content):
-            raise ValueError(f"{path} is cut short: the record at byte {at} has {length} bytes.")
-        found = _find_image(memoryview(content)[at + 12 : at + 12 + length])
+class RecordFile:
+    """The record file of a class, and the words in which its faults are named."""
+
+    def __init__(self, folder: str | os.PathLike, spec: DatasetSpec, class_id: int) -> None:
+        self.path = class_path(folder, spec, class_id)
+        self._name = f"{self.path} (class {class_id}, {spec.class_names[class_id]!r})"
+
+    def walk(self, content: bytes) -> Iterator[tuple[int, int]]:
+        """The extent of each record's data in the TFRecord framing, with both checksums verified.
+
+        A record is: length u64, its checksum u32, the data, their checksum u32.
+        """
+        at = record = 0
+        view = memoryview(content)
+        while at < len(content):
+            if at + 12 > len(content):
+                raise ValueError(f"{self._name} is cut short in record {record}'s header at byte {at}.")
+            length, checksum = struct.unpack_from("<QI", content, at)
+            if _masked_crc32c(content[at : at + 8]) != checksum:
+                raise ValueError(
+                    f"{self._name} is damaged: wrong checksum in the header of record {record} at "
+                    f"byte {at}."
+                )
+            if at + 16 + length > len(content):
+                raise ValueError(
+                    f"{self._name} is cut short: record {record} at byte {at} has {length} bytes."
+                )
+            data = bytes(view[at + 12 : at + 12 + length])
+            self._verify(data, struct.unpack_from("<I", content, at + 12 + length)[0], record)
+            yield at + 12, length
+            at += 16 + length
+            record += 1
+
+    def read(self, descriptor: int, offset: int, length: int, record: int) -> bytes:
+        """The encoded image of one record, read from the open file and verified.
+
+        Args:
+          descriptor: of the file.
+          offset: of the record's data, from `index_class`.
+          length: of the record's data.
+          record: its number.
+
+        Raises:
+          ValueError: the file was cut or changed since it was indexed.
+        """
+        content = os.pread(descriptor, length + 4, offset)
+        if len(content) != length + 4:
+            raise ValueError(
+                f"{self._name} was cut since it was indexed: record {record} has {length} bytes at "
+                f"{offset}. Received: {len(content)}."
+            )
+        data = content[:length]
+        self._verify(data, struct.unpack_from("<I", content, length)[0], record)
+        return self.image(data, record)
+
+    def image(self, data: bytes, record: int) -> bytes:
+        """The encoded image in a record's data."""
+        found = _find_image(memoryview(data))
         if found is None:
             raise ValueError(
-                f"{path}: the record at byte {at} is no tf.train.Example with a feature 'image'."
+                f"{self._name}: record {record} is no tf.train.Example with a feature 'image'."
             )
-        yield at + 12 + found[0], found[1]
-        at += 16 + length
+        return data[found[0] : sum(found)]
 
-
-def _crc32c_table() -> tuple[int, ...]:
-    table = []
-    for crc in range(256):
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)  # Castagnoli's polynomial, reversed
-        table.append(crc)
-    return tuple(table)
-
-
-_CRC32C = _crc32c_table()
+    def _verify(self, data: bytes, checksum: int, record: int) -> None:
+        if _masked_crc32c(data) != checksum:
+            raise ValueError(
+                f"{self._name} is damaged: the data of record {record} do not match their checksum."
+            )
 
 
 def _masked_crc32c(data: bytes) -> int:
     """The checksum of TFRecords: CRC-32C, rotated and shifted."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = crc >> 8 ^ _CRC32C[(crc ^ byte) & 0xFF]
-    crc ^= 0xFFFFFFFF
+    crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
