@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 import re
 
@@ -39,8 +40,8 @@ def test_every_cell_builds_made_small(path, on_top):
 
 @pytest.mark.parametrize("path", gin_files.STUDIES)
 def test_the_header_names_the_command(path):
-    text = (ROOT / path).read_text(encoding="utf-8")
-    comments = [line for line in text.splitlines() if line.startswith("#")]
+    lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
+    comments = list(itertools.takewhile(lambda line: line.startswith("#"), lines))
     assert comments[-1].startswith("# Command: ") and path in comments[-1]
 
 
