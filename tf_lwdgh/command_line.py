@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 
 import absl.logging
@@ -83,9 +84,10 @@ def start_tensorflow() -> None:
         original = os.dup(2)
         os.dup2(caught.fileno(), 2)
         try:
-            import tensorflow as tf
+            with _interrupt_ends_at_once(original):
+                import tensorflow as tf
 
-            tf.config.list_physical_devices()
+                tf.config.list_physical_devices()
         finally:
             os.dup2(original, 2)
             os.close(original)
@@ -101,6 +103,24 @@ def start_tensorflow() -> None:
     ours.addHandler(handler)
     ours.setLevel(logging.INFO)
     ours.propagate = False
+
+
+@contextlib.contextmanager
+def _interrupt_ends_at_once(stream: int) -> Iterator[None]:
+    """Ctrl-C leaves without more ado: somewhere in TensorFlow's import KeyboardInterrupt is swallowed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(*_) -> None:
+        os.write(stream, b"interrupted\n")
+        os._exit(INTERRUPTED)
+
+    before = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def stop_on_signal() -> Callable[[], bool]:
