@@ -137,7 +137,7 @@ def test_a_wrong_dtype_is_refused():
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"image_size": 0}, "image_size must be a positive integer.*= 0"),
+        ({"image_size": 0}, "image_size must be an integer from 1 to 4096.*= 0"),
         ({"channels": 4}, "channels must be 1 .* or 3.*= 4"),
         (
             {"normalisation": "imagenet"},

@@ -67,12 +67,14 @@ class FakeJob(Job):
 
 # Makes what a training leaves behind: a checkpoint folder, whole by its manifest, and metrics.
 TRAIN = """
-import json, os, sys
+import hashlib, json, os, sys
 run, steps = sys.argv[1], {steps}
 folder = os.path.join(run, 'checkpoints', 'step-%08d' % steps)
 os.makedirs(folder, exist_ok=True)
 settings = {{'OuterLoop.meta_batch_size': '4', 'OuterLoop.steps_per_epoch': '5'}}
 manifest = {{'step': steps, 'files': {{}}, 'settings': settings, 'fingerprint': 'f'}}
+text = json.dumps(manifest, sort_keys=True, separators=(',', ':'))
+manifest['sha256'] = hashlib.sha256(text.encode()).hexdigest()
 json.dump(manifest, open(os.path.join(folder, 'manifest.json'), 'w'))
 with open(os.path.join(run, 'metrics.jsonl'), 'w') as file:
     for step in range(5, steps + 1, 5):

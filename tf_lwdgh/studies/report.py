@@ -204,11 +204,16 @@ def _records(study: Study, found: Sequence[Result]) -> list[dict[str, object]]:
             mean, interval = mean_and_interval(result.accuracies)
             record |= {"accuracy": mean, "interval95": interval, "n_tasks": len(result.accuracies)}
             base = by_key.get((result.setting, study.baseline, result.seed))
-            if base is not None and base is not result and base.state == results.DONE:
+            if base is not None and base is not result and _comparable(result, base):
                 mean, interval = mean_and_interval(result.accuracies - base.accuracies)
                 record |= {"difference": mean, "difference_interval95": interval}
         records.append(record)
     return records
+
+
+def _comparable(a: Result, b: Result) -> bool:
+    same = a.about.get("task_list_sha256") == b.about.get("task_list_sha256")
+    return same and a.state == b.state == results.DONE
 
 
 def _csv(records: Sequence[dict[str, object]]) -> str:
