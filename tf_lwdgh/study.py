@@ -146,8 +146,12 @@ def study(args: flags.FlagValues, argv: Sequence[str]) -> int:
             if conductor.missing and args.estimate:
                 estimate.say(conductor.missing, made, ready.shares)
             conductor.run(ready.run, at_once=ready.at_once, stop=stop)
-    conduct.write_report(made, place)
-    _told(out)
+    if conductor.missing:
+        left = len(conductor.missing)
+        print(f"stopped: {left} runs are left; the same command goes on with them", file=sys.stderr)
+    if conductor.done:
+        conduct.write_report(made, place)
+        _told(out)
     return _SOME_FAILED if conductor.failed else 0
 
 

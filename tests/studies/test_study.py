@@ -2,12 +2,19 @@
 
 import json
 import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
 from tests.studies import tiny_studies
 from tf_lwdgh.studies import conduct, estimate, local, results
 from tf_lwdgh.studies.worker import Stop
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +144,19 @@ def test_a_failed_job_is_run_again_and_a_diverged_one_is_not(folder, conducted):
     finally:
         with open(job.result_path, "w", encoding="utf-8") as file:
             file.write(kept)
+
+
+def test_a_study_stopped_before_any_result_ends_well_and_says_what_is_left(folder, conducted, tmp_path):
+    """By the command itself: Ctrl-C as soon as its first run is under way."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tf_lwdgh.study", f"--gin_file={folder / 'study.gin'}", "--noestimate",
+         f"--data_dir={folder / 'data'}", f"--out={tmp_path / 'out'}"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while process.poll() is None and not (tmp_path / "out/runs/mean/seed0/job.log").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, said
+    assert "stopped: 2 runs are left; the same command goes on with them" in said
+    assert "Traceback" not in said and not (tmp_path / "out/report.html").exists()
