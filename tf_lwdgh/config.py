@@ -55,7 +55,7 @@ def parse(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> None:
     gin.clear_config()
     for path in gin_files:
         _refuse_cycles(path)
-        if not any(os.path.exists(os.path.join(root, path)) for root in ("", *_ROOTS)):
+        if _find(path) is None:
             raise FileNotFoundError(
                 f"--gin_file: no such file. Received: {path!r} (working directory {os.getcwd()!r})."
             )
@@ -103,9 +103,15 @@ def without_effect(gin_params: Sequence[str]) -> list[str]:
     return [n for n in names if "." in n and ".".join(n.split(".")[-2:]) not in used]
 
 
+def _find(path: str) -> str | None:
+    """Where gin finds a file: from the working directory, or the folder that holds `gin/`."""
+    candidates = (os.path.join(root, path) for root in ("", *_ROOTS))
+    return next(filter(os.path.exists, candidates), None)
+
+
 def _refuse_cycles(path: str, trail: tuple[str, ...] = ()) -> None:
     """Refuses gin files that include themselves, and those that are no text."""
-    found = next((f for root in ("", *_ROOTS) if os.path.exists(f := os.path.join(root, path))), None)
+    found = _find(path)
     if found is None:
         return  # said elsewhere
     real = os.path.realpath(found)

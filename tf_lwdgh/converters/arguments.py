@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import pathlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tf_lwdgh import command_line
@@ -49,6 +50,37 @@ def parser(description: str, example: str, *, name: str | None) -> argparse.Argu
         "without this flag the first one stops the conversion.",
     )
     return out
+
+
+def convert_a_form(
+    argv: Sequence[str] | None, description: str, example: str, *, name: str, image_size: int
+) -> None:
+    """The whole entry point of a converter whose settings are a form and a size.
+
+    Args:
+      argv: the flags; None: the process's.
+      description: of the converter.
+      example: commands.
+      name: the data set's default name, and the module of tf_lwdgh.converters that has its `convert`.
+      image_size: the default height and width.
+    """
+    flags = parser(description, example, name=name)
+    flags.add_argument("--form", help="One of the above, where --source holds several.")
+    flags.add_argument(
+        "--image_size", type=int, default=image_size,
+        help=f"Height and width (default: {image_size}).",
+    )  # fmt: skip
+    args = flags.parse_args(argv)
+
+    def convert():
+        folder = output_folder(args.data_dir, args.name, overwrite=args.overwrite)
+        module = importlib.import_module(f"tf_lwdgh.converters.{name}")  # loads TensorFlow
+        return module.convert(
+            args.source, folder, form=args.form, image_size=args.image_size, name=args.name,
+            overwrite=args.overwrite, skip_bad=args.skip_bad,
+        )  # fmt: skip
+
+    run(convert, f"{args.data_dir}/{args.name}")
 
 
 def numbers(text: str) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""What CIFAR-FS and FC100 share: CIFAR-100's classes and superclasses, counts, and the writing.
+"""What CIFAR-FS and FC100 share: CIFAR-100's classes and superclasses, forms, counts, the conversion.
 
 CIFAR-100 (Krizhevsky, 2009) has 100 classes of 600 images, five in each of 20 superclasses.
 """
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tf_lwdgh.converters import archives, folders, pickled_splits, pictures
+from tf_lwdgh.converters import archives, folders, forms, pickled_splits, pictures
 from tf_lwdgh.converters.problems import Problems
 from tf_lwdgh.data import store
 
@@ -47,15 +47,21 @@ class DataSet(NamedTuple):
     """One few-shot data set made of CIFAR-100.
 
     Attributes:
+      name: of the records, and of its pickles among `pickled_splits`' forms.
       title: for messages.
+      forms: in which it goes round: 'folders', 'pickles' and 'cifar100', those that there are.
       split_of: the split of each class.
-      split_name: for the spec.
+      split_name: for the spec, and the folder of its lists in splits/ beside the form 'folders'.
+      authors: of the split.
       version: of the converter.
     """
 
+    name: str
     title: str
+    forms: Mapping[str, str]
     split_of: Mapping[str, str]
     split_name: str
+    authors: str
     version: str
 
     def classes(self, split: str) -> list[str]:
@@ -64,26 +70,80 @@ class DataSet(NamedTuple):
         return sorted(names, key=lambda c: (SUPERCLASS_OF[c], c))
 
 
+def convert(
+    data_set: DataSet,
+    source: str | os.PathLike,
+    out_dir: str | os.PathLike,
+    *,
+    form: str | None = None,
+    image_size: int = 32,
+    name: str | None = None,
+    overwrite: bool = False,
+    skip_bad: bool = False,
+) -> tuple[store.DatasetSpec, Problems]:
+    """Writes the records, with superclasses where the classes' names are known.
+
+    Args:
+      data_set: which.
+      source: the folder that holds one of the data set's forms, or an archive of it.
+      out_dir: of the records.
+      form: which of the forms; needed only where the source holds several.
+      image_size: height and width of the records' images.
+      name: of the records; by default the data set's.
+      overwrite: replace what `out_dir` holds.
+      skip_bad: leave out what is corrupt, short or missing.
+
+    Raises:
+      FileNotFoundError: the source, or a split's file, is missing.
+      ValueError: none or several of the forms are there, a file has not the keys, types and shapes, a
+        list or a count differs, an image is corrupt.
+    """
+    problems = Problems(skip_bad=skip_bad)
+    pictures.check_size(image_size)
+    with archives.as_folder(source, beside=out_dir) as unpacked:
+        root, found = forms.locate(
+            unpacked, data_set.forms, lambda folder: _forms_at(folder, data_set), form=form,
+            title=data_set.title,
+        )  # fmt: skip
+        if found == "pickles":
+            classes = from_pickles(root, data_set, image_size)
+        elif found == "cifar100":
+            classes = from_official(root, data_set, image_size)
+        else:
+            classes = from_folder(root, data_set, image_size, problems)
+        spec = write(
+            classes, out_dir, data_set, problems, name=name or data_set.name,
+            image_size=image_size, source=source, overwrite=overwrite,
+        )  # fmt: skip
+    return spec, problems
+
+
+def _forms_at(root: pathlib.Path, data_set: DataSet) -> list[str]:
+    data = root / "data"
+    there = set(folders.subfolders(data)) if data.is_dir() else set()
+    holds = {
+        "folders": bool(there & set(FINE)),
+        "pickles": bool(pickled_splits.find(root, data_set.name)),
+        "cifar100": all((root / part).is_file() for part in ("train", "test", "meta")),
+    }
+    return [form for form in data_set.forms if holds[form]]
+
+
 def from_pickles(
-    root: pathlib.Path, form: str, data_set: DataSet, image_size: int
+    root: pathlib.Path, data_set: DataSet, image_size: int
 ) -> dict[str, pickled_splits.Images]:
     """The classes of the pickled splits, by name where their labels are CIFAR-100's own numbers.
 
     They are where each split's labels are the very numbers of its classes; labels that count from
     0 to 59, say, are not, and nothing tells which class is which.
     """
-    read = pickled_splits.read_by_label(root, form, image_size)
+    read = pickled_splits.read_by_label(root, data_set.name, image_size)
     fine = {s: {FINE.index(c): c for c in data_set.classes(s)} for s in store.SPLITS}
     if all(set(read[s]) == set(fine[s]) for s in store.SPLITS):
         return {
             s: {c: read[s][FINE.index(c)] for c in data_set.classes(s)} for s in store.SPLITS
         }
     return {s: {f"{s}-{n:02d}": read[s][n] for n in sorted(read[s])} for s in store.SPLITS}
-
-
-def is_official(root: pathlib.Path) -> bool:
-    """Whether a folder holds the files of cifar-100-python.tar.gz."""
-    return all((root / part).is_file() for part in ("train", "test", "meta"))
 
 
 def from_official(
@@ -121,9 +181,15 @@ def _official(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def from_folder(
-    data: pathlib.Path, data_set: DataSet, image_size: int, problems: Problems
+    root: pathlib.Path, data_set: DataSet, image_size: int, problems: Problems
 ) -> dict[str, pickled_splits.Images]:
-    """The classes in a folder of class folders; a missing one is a problem."""
+    """The classes in data/<class>; a missing one is a problem.
+
+    Raises:
+      ValueError: a list in splits/ differs from the published split.
+    """
+    _check_lists(root / "splits" / data_set.split_name, data_set)
+    data = root / "data"
     there = folders.subfolders(data)
     out: dict[str, dict[str, tuple[int, Iterator[bytes | np.ndarray]]]] = {}
     for split in store.SPLITS:
@@ -136,6 +202,20 @@ def from_folder(
             images = pictures.read_images(paths, problems, image_size=image_size)
             out[split][class_name] = len(paths), images
     return out
+
+
+def _check_lists(folder: pathlib.Path, data_set: DataSet) -> None:
+    """Compares the lists, where they are there, with the published ones."""
+    for split in store.SPLITS:
+        path = folder / f"{split}.txt"
+        if path.is_file():
+            listed = set(path.read_text(encoding="utf-8").split())
+            differ = sorted(listed ^ set(data_set.classes(split)))
+            if differ:
+                raise ValueError(
+                    f"{path} must name the {split} classes of {data_set.authors}. It differs in: "
+                    f"{', '.join(differ[:10])}."
+                )
 
 
 def write(

@@ -100,8 +100,7 @@ def convert(
       ValueError: a setting or a table is wrong, the counts differ, an image is corrupt or missing.
     """
     wanted, problems = classes(split), Problems(skip_bad=skip_bad)
-    if image_size < 1:
-        raise ValueError(f"--image_size must be at least 1. Received: {image_size}.")
+    pictures.check_size(image_size)
     with archives.as_folder(source, beside=out_dir) as unpacked:
         photographs = _photographs(_home(unpacked), crop, problems)
         by_number = {int(class_name[:3]): class_name for class_name in photographs}

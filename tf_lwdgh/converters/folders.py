@@ -83,8 +83,7 @@ def convert(
         is corrupt.
     """
     problems = Problems(skip_bad=skip_bad)
-    if image_size is not None and image_size < 1:
-        raise ValueError(f"--image_size must be at least 1. Received: {image_size}.")
+    pictures.check_size(image_size)
     with archives.as_folder(source, beside=out_dir) as root:
         paths = find_images(root, split, problems)
         spec = write(

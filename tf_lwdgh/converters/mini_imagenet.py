@@ -60,8 +60,7 @@ def convert(
         missing.
     """
     problems = Problems(skip_bad=skip_bad)
-    if image_size < 1:
-        raise ValueError(f"--image_size must be at least 1. Received: {image_size}.")
+    pictures.check_size(image_size)
     with archives.as_folder(source, beside=out_dir) as unpacked:
         root, found = forms.locate(
             unpacked, FORMS, lambda f: _forms_at(f, splits), form=form, title="mini-ImageNet"

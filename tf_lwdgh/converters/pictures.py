@@ -23,6 +23,12 @@ NOT_AN_IMAGE = (  # all that Pillow raises on damaged files
 )  # fmt: skip
 
 
+def check_size(image_size: int | None) -> None:
+    """Raises ValueError where a height and width, None for each image's own, is below 1."""
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"--image_size must be at least 1. Received: {image_size}.")
+
+
 def image_files(folder: pathlib.Path) -> list[pathlib.Path]:
     """The image files in and below a folder, sorted by name; hidden ones are passed over."""
     found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)

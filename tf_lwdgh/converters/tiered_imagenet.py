@@ -71,8 +71,7 @@ def convert(
         missing.
     """
     problems, out_dir = Problems(skip_bad=skip_bad), pathlib.Path(out_dir)
-    if image_size < 1:
-        raise ValueError(f"--image_size must be at least 1. Received: {image_size}.")
+    pictures.check_size(image_size)
     if channels not in tiered_arrays.CHANNELS:
         known = ", ".join(tiered_arrays.CHANNELS)
         raise ValueError(f"--channels must be one of {known}. Received: {channels!r}.")

@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from tf_lwdgh.data import store
 from tf_lwdgh.data.images import ImageConfig, decode
+from tf_lwdgh.data.mixtures import Spec
 
 STORAGES = ("encoded", "decoded", "disk")
 _STRING_BYTES = 24  # TensorFlow's own cost of one string
@@ -29,10 +30,25 @@ _Records = TypeVar("_Records", list, np.ndarray)
 _LOG = logging.getLogger(__name__)
 
 
-class ImageSource:
-    """Random access to the images of one split, inside a graph.
+class ClassRows:
+    """Row numbers of a split's images: through its classes in order, then through each class's images."""
 
-    Row numbers run through the classes of the split in order, then through each class's images.
+    def __init__(self, spec: Spec, split: str) -> None:
+        self._classes = spec.classes(split)
+        sizes = [spec.images_per_class[c] for c in self._classes]
+        self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def rows(self, class_ids: tf.Tensor, image_indices: tf.Tensor) -> tf.Tensor:
+        """Row numbers [N, P] int64 of images [N, P] of the classes [N]."""
+        starts = tf.gather(tf.constant(self._starts), class_ids - self._classes.start)
+        return starts[:, None] + tf.cast(image_indices, tf.int64)
+
+
+class ImageSource(ClassRows):
+    """Random access to the images of one split, inside a graph.
 
     Attributes:
       spec: the data set.
@@ -57,30 +73,20 @@ class ImageSource:
             spec or ('decoded') hold no image.
         """
         check_storage(storage)
+        super().__init__(spec, split)
         self.spec, self.split, self.config, self.storage = spec, split, config, storage
         self._records_dir = os.fspath(records_dir)
-        self._classes = spec.classes(split)
         if not self._classes:
             raise ValueError(
                 "a split must have classes. "
                 f"Received: split {split!r} of data set {spec.name!r} has no classes."
             )
-        sizes = [spec.images_per_class[c] for c in self._classes]
-        self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         load = {"encoded": self._load_encoded, "decoded": self._load_decoded}
         self.memory_bytes = load.get(storage, self._load_index)()
         _LOG.info(
             "%s/%s: %d images, storage '%s', %.1f MB in memory",
             *(spec.name, split, len(self), storage, self.memory_bytes / 1e6),
         )
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def rows(self, class_ids: tf.Tensor, image_indices: tf.Tensor) -> tf.Tensor:
-        """Row numbers [N, P] int64 of images [N, P] of the classes [N]."""
-        starts = tf.gather(tf.constant(self._starts), class_ids - self._classes.start)
-        return starts[:, None] + tf.cast(image_indices, tf.int64)
 
     def gather(self, rows: tf.Tensor) -> tf.Tensor:
         """The images of rows [M]: [M, S, S, C] uint8."""

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from tf_lwdgh.data.image_source import ImageSource
+from tf_lwdgh.data.image_source import ClassRows, ImageSource
 from tf_lwdgh.data.images import ImageConfig
 from tf_lwdgh.data.mixtures import Mixture, Spec
 
 
-class MixedSource:
+class MixedSource(ClassRows):
     """The ImageSource of each set; every task's rows are of one of them.
 
     Rows run through the sets in order, in each as its ImageSource has them. Sets may differ in the
@@ -36,24 +36,14 @@ class MixedSource:
         storage: str = "encoded",
     ) -> None:
         """Loads (or, for 'disk', indexes) the split of every set, as ImageSource does."""
+        super().__init__(spec, split)
         self.spec, self.split, self.config, self.storage = spec, split, config, storage
         self._sources = [
             ImageSource(folder, part, split, config, storage)
             for folder, part in zip(records_dirs, spec.specs, strict=True)
         ]
-        self._classes = spec.classes(split)
-        sizes = [spec.images_per_class[c] for c in self._classes]
-        self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self._ends = np.cumsum([len(source) for source in self._sources]).astype(np.int64)
         self.memory_bytes = sum(source.memory_bytes for source in self._sources)
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def rows(self, class_ids: tf.Tensor, image_indices: tf.Tensor) -> tf.Tensor:
-        """Row numbers [N, P] int64 of images [N, P] of the classes [N]."""
-        starts = tf.gather(tf.constant(self._starts), class_ids - self._classes.start)
-        return starts[:, None] + tf.cast(image_indices, tf.int64)
 
     def gather(self, rows: tf.Tensor) -> tf.Tensor:
         """The images of rows [M], all of one set: [M, S, S, C] uint8."""

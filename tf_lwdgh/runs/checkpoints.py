@@ -105,14 +105,18 @@ class CheckpointFolder:
             shutil.rmtree(self.path(old))
         return self.path(step)
 
-    def newest(self) -> dict[str, Any] | None:
+    def newest(self, among: Sequence[int] | None = None) -> dict[str, Any] | None:
         """The manifest of the newest checkpoint that is whole; None where there is no checkpoint.
+
+        Args:
+          among: the steps that count; None: all.
 
         Raises:
           CheckpointError: there are some, and none is whole.
         """
         faults = []
-        for step in reversed(self.steps()):
+        wanted = [step for step in self.steps() if among is None or step in among]
+        for step in reversed(wanted):
             manifest, fault = _inspect(self.path(step))
             if manifest is not None:
                 for path, why in faults:
@@ -156,6 +160,11 @@ class CheckpointFolder:
         for name in os.listdir(self.folder):
             if name.startswith(".unfinished-"):
                 shutil.rmtree(os.path.join(self.folder, name))
+
+
+def of_run(run_dir: str | os.PathLike[str], which: str = "last", *, keep: int = 2) -> CheckpointFolder:
+    """The checkpoints of a run: 'last', those to go on from, or 'best', by validation accuracy."""
+    return CheckpointFolder(os.path.join(run_dir, {"best": "best", "last": "checkpoints"}[which]), keep=keep)
 
 
 def _inspect(path: str) -> tuple[dict[str, Any] | None, str]:

@@ -12,7 +12,6 @@ from tf_lwdgh.data.dataset_config import DatasetConfig
 from tf_lwdgh.data.task_lists import TaskList
 from tf_lwdgh.outer.evaluation import Evaluation, EvaluationResult, Evaluator, evaluate
 from tf_lwdgh.runs import checkpoints, experiment
-from tf_lwdgh.runs.checkpoints import CheckpointFolder
 from tf_lwdgh.runs.experiment import Assembly
 from tf_lwdgh.runs.progress import Progress, StepClock
 
@@ -33,7 +32,7 @@ def load_checkpoint(
     """
     if which not in WHICH:
         raise ValueError(f"--checkpoint must be one of {', '.join(WHICH)}. Received: {which!r}.")
-    folder = CheckpointFolder(os.path.join(run_dir, {"best": "best", "last": "checkpoints"}[which]))
+    folder = checkpoints.of_run(run_dir, which)
     manifest = folder.newest()
     if manifest is None:
         raise FileNotFoundError(

@@ -19,7 +19,6 @@ from tf_lwdgh.data import pipeline
 from tf_lwdgh.data.mixtures import Mixture
 from tf_lwdgh.outer import strategies
 from tf_lwdgh.runs import charts, checkpoints, readback, resume, summaries
-from tf_lwdgh.runs.checkpoints import CheckpointFolder
 from tf_lwdgh.runs.config import TrainerConfig
 from tf_lwdgh.runs.conflict_picture import conflict_of_step
 from tf_lwdgh.runs.experiment import CONFIG_FILE, Assembly
@@ -70,10 +69,8 @@ class Trainer:
         self.assembly, self.run_dir = assembly, os.fspath(run_dir)
         self.settings = settings or TrainerConfig()
         self.meta_step = assembly.meta_step
-        self.last = CheckpointFolder(
-            os.path.join(run_dir, "checkpoints"), keep=self.settings.keep_checkpoints
-        )
-        self.best = CheckpointFolder(os.path.join(run_dir, "best"), keep=1)
+        self.last = checkpoints.of_run(run_dir, keep=self.settings.keep_checkpoints)
+        self.best = checkpoints.of_run(run_dir, "best", keep=1)
         self._model_state = checkpoints.meta_variables(assembly.keras_model, assembly.parameters.own)
         slots = checkpoints.optimizer_variables(self.meta_step.optimizer)
         self._state = {**self._model_state, "optimizer": slots}

@@ -134,15 +134,14 @@ def _refuse_other(job: Job, expected: Expected, found: Result) -> None:
 @contextlib.contextmanager
 def naming(job: Job) -> Iterator[None]:
     """Puts the cell's name in front of complaints."""
-    cell = ", ".join(filter(None, (job.method, job.setting)))
     try:
         yield
     except (ValueError, FileNotFoundError) as error:
-        raise type(error)(f"{cell}: {error}") from error
+        raise type(error)(f"{job.cell}: {error}") from error
     except RuntimeError as error:
         if "Required bindings" not in str(error):
             raise
-        raise ValueError(f"{cell}: {error}") from error
+        raise ValueError(f"{job.cell}: {error}") from error
 
 
 @contextlib.contextmanager

@@ -90,24 +90,16 @@ class Conductor:
             board.say(f"{len(todo)} of {len(self.expected)} jobs to run, {at_once} at once")
 
         def ended(job: Job, came: Result | BaseException) -> None:
-            result = self._keep(job, came)
+            result = worker.keep_outcome(job, came)
             board.ended(job, result)
             if result is not None:
+                self.done[job] = result
                 write_report(self.study, self.place, figures=False)
 
         board.watch()
         execute(todo, started=board.started, ended=ended, watch=board.watch, stop=stop)
         board.watch(at_end=True)
         return not self.missing
-
-    def _keep(self, job: Job, came: Result | BaseException) -> Result | None:
-        if isinstance(came, worker.Stopped):
-            return None
-        if isinstance(came, BaseException):
-            came = results.failure(job, results.FAILED, f"{type(came).__name__}: {came}")
-            came.write(job.result_path)
-        self.done[job] = came
-        return came
 
     def run_one(self, number: int, stop: Stop) -> bool:
         """Runs one job by its number, as a cluster's array of jobs does; whether it is done.

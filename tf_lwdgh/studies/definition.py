@@ -38,8 +38,7 @@ class Method:
 
     def __post_init__(self) -> None:
         _check_name("Method.name", self.name)
-        for field in ("gin_files", "gin_params"):
-            _freeze_strings(self, "Method", field)
+        _freeze(self, "gin_files", "gin_params")
 
     def published_in(self, setting: str) -> str:
         """The published accuracy in a setting, or ''."""
@@ -64,8 +63,7 @@ class Setting:
     gin_params: Strings = ()
 
     def __post_init__(self) -> None:
-        for field in ("gin_files", "gin_params"):
-            _freeze_strings(self, "Setting", field)
+        _freeze(self, "gin_files", "gin_params")
 
 
 @config.configurable
@@ -112,8 +110,8 @@ class Study:
 
     def __post_init__(self) -> None:
         _check_name("Study.title", self.title)
-        for field in ("experiment", "gin_params", "last_gin_files", "last_gin_params", "evaluation"):
-            _freeze_strings(self, "Study", field)
+        _freeze(self, "experiment", "gin_params", "last_gin_files", "last_gin_params", "evaluation")
+        _freeze(self, "seeds")
         self._check_parts()
         self._check_seeds()
         self._check_search()
@@ -151,14 +149,12 @@ class Study:
         object.__setattr__(self, "methods", tuple(self.methods))
 
     def _check_seeds(self) -> None:
-        seeds = tuple(self.seeds) if isinstance(self.seeds, (list, tuple)) else (self.seeds,)
-        whole = all(isinstance(s, int) and not isinstance(s, bool) for s in seeds)
-        if not seeds or not whole or len(set(seeds)) < len(seeds):
+        whole = all(isinstance(s, int) and not isinstance(s, bool) for s in self.seeds)
+        if not self.seeds or not whole or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(
                 "Study.seeds (--seeds) must be different integers, at least one. "
                 f"Received: Study.seeds = {self.seeds!r}."
             )
-        object.__setattr__(self, "seeds", seeds)
 
     def _check_search(self) -> None:
         searches = self.search if isinstance(self.search, (list, tuple)) else (self.search,)
@@ -210,12 +206,7 @@ def _check_name(what: str, value: Any) -> None:
         raise ValueError(f"{what} must be a text with letters or digits. Received: {received}.")
 
 
-def _freeze_strings(owner: Any, kind: str, field: str) -> None:
-    """Makes a tuple of a field; refuses a single text, whose letters would be taken one by one."""
-    value = getattr(owner, field)
-    if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
-        raise ValueError(
-            f"{kind}.{field} must be a list of texts, such as ['EPOCHS = 30']. "
-            f"Received: {kind}.{field} = {value!r}."
-        )
-    object.__setattr__(owner, field, tuple(value))
+def _freeze(owner: Any, *fields: str) -> None:
+    """Makes tuples of lists; what is no list, config.configurable refuses."""
+    for field in fields:
+        object.__setattr__(owner, field, tuple(getattr(owner, field)))

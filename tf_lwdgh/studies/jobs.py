@@ -44,19 +44,26 @@ class Job:
     @property
     def name(self) -> str:
         """For people, such as 'LWDGH, 1-shot, seed 0'."""
-        return ", ".join(filter(None, (self.method, self.setting, f"seed {self.seed}")))
+        return f"{self.cell}, seed {self.seed}"
+
+    @property
+    def cell(self) -> str:
+        """Method and setting, for people, such as 'LWDGH, 1-shot'."""
+        return ", ".join(filter(None, (self.method, self.setting)))
+
+    @property
+    def _parts(self) -> list[str]:
+        return [*filter(None, (slug(self.setting), slug(self.method))), f"seed{self.seed}"]
 
     @property
     def run_dir(self) -> str:
         """The run's folder."""
-        parts = filter(None, (slug(self.setting), slug(self.method), f"seed{self.seed}"))
-        return os.path.join(self.out, "runs", *parts)
+        return os.path.join(self.out, "runs", *self._parts)
 
     @property
     def result_path(self) -> str:
         """Where the result is kept; the report is made of these files alone."""
-        parts = filter(None, (slug(self.setting), slug(self.method), f"seed{self.seed}"))
-        return os.path.join(self.out, "results", "-".join(parts) + ".json")
+        return os.path.join(self.out, "results", "-".join(self._parts) + ".json")
 
     def train_command(self, threads: int | None = None) -> list[str]:
         """The command that trains; `threads` bounds the operations at once."""

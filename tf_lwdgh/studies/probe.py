@@ -22,7 +22,6 @@ from tf_lwdgh.data import pipeline
 from tf_lwdgh.outer.outer_gradients import outer_gradients
 from tf_lwdgh.outer.task_execution import TaskExecution
 from tf_lwdgh.runs import checkpoints, experiment
-from tf_lwdgh.runs.checkpoints import CheckpointFolder
 from tf_lwdgh.runs.experiment import Assembly
 from tf_lwdgh.runs.judge import WHICH, load_checkpoint
 from tf_lwdgh.types import Clock, Episode, stream_key
@@ -199,20 +198,9 @@ def _attention(aggregator: Aggregator) -> LWDGH:
     return LWDGH(**{**defaults, "unit": aggregator.unit})
 
 
-class _OneStep(CheckpointFolder):
-    """A run's checkpoints, as if there were that of one step alone."""
-
-    def __init__(self, folder: str | os.PathLike[str], step: int) -> None:
-        super().__init__(folder)
-        self.step = step
-
-    def steps(self) -> list[int]:
-        return [step for step in super().steps() if step == self.step]
-
-
 def kept_steps(run_dir: str | os.PathLike[str]) -> list[int]:
     """The steps whose checkpoints a run has kept, rising: what `which` may be beside 'last' and 'best'."""
-    return CheckpointFolder(os.path.join(run_dir, "checkpoints")).steps()
+    return checkpoints.of_run(run_dir).steps()
 
 
 def _load(assembly: Assembly, run_dir: str | os.PathLike[str], which: str | int) -> int:
@@ -224,8 +212,8 @@ def _load(assembly: Assembly, run_dir: str | os.PathLike[str], which: str | int)
             f"which must be one of {', '.join(WHICH)}, or the step of a checkpoint. "
             f"Received: which = {which!r}."
         )
-    folder = _OneStep(os.path.join(run_dir, "checkpoints"), which)
-    manifest = folder.newest()
+    folder = checkpoints.of_run(run_dir)
+    manifest = folder.newest([which])
     if manifest is None:
         kept = ", ".join(map(str, kept_steps(run_dir))) or "none"
         raise FileNotFoundError(

@@ -23,8 +23,7 @@ import tensorflow as tf
 import tf_lwdgh
 from tf_lwdgh import files
 from tf_lwdgh.outer.threads import cores
-from tf_lwdgh.runs import summaries
-from tf_lwdgh.runs.checkpoints import CheckpointFolder
+from tf_lwdgh.runs import checkpoints, summaries
 from tf_lwdgh.studies.jobs import Job
 
 DONE, DIVERGED, FAILED = "done", "diverged", "failed"
@@ -99,7 +98,7 @@ def of_run(job: Job) -> Result:
     Raises:
       ValueError: the run has no checkpoint or evaluation.
     """
-    manifest = CheckpointFolder(os.path.join(job.run_dir, "checkpoints")).newest()
+    manifest = checkpoints.of_run(job.run_dir).newest()
     judged = newest_evaluation(job.run_dir, job.checkpoint)
     if manifest is None or judged is None:
         raise ValueError(f"there is no checkpoint or evaluation in {job.run_dir!r}.")
@@ -117,11 +116,15 @@ def of_run(job: Job) -> Result:
 
 def failure(job: Job, state: str, message: str) -> Result:
     """The result of a job that came to nothing."""
-    steps = CheckpointFolder(os.path.join(job.run_dir, "checkpoints")).steps()
     return Result(
-        job.setting, job.method, job.seed, state, message, steps[-1] if steps else 0, made=made(job),
+        job.setting, job.method, job.seed, state, message, steps_done(job), made=made(job),
         note=job.note,
     )  # fmt: skip
+
+
+def steps_done(job: Job) -> int:
+    """The meta-steps of the job's newest checkpoint."""
+    return max(checkpoints.of_run(job.run_dir).steps(), default=0)
 
 
 def newest_evaluation(run_dir: str, checkpoint: str) -> dict[str, Any] | None:

@@ -118,13 +118,11 @@ class _CellSearch:
             return None
 
     def _ended(self, trial: Trial, came: Result | BaseException) -> dict[Trial, int]:
-        if isinstance(came, worker.Stopped):
+        result = worker.keep_outcome(trial, came)
+        if result is None:
             self._board.ended(trial, None)
             return {}
-        if isinstance(came, BaseException):
-            came = results.failure(trial, results.FAILED, f"{type(came).__name__}: {came}")
-            came.write(trial.result_path)
-        self._tell(trial, came)
+        self._tell(trial, result)
         return self._next()
 
     def _tell(self, trial: Trial, result: Result) -> None:

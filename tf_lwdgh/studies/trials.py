@@ -38,8 +38,7 @@ class Trial(Job):
     @property
     def name(self) -> str:
         """For people, such as 'LWDGH, 1-shot, trial 3 (LWDGH.temperature = 0.31)'."""
-        trial = f"trial {self.number} ({self.words})"
-        return ", ".join(filter(None, (self.method, self.setting, trial)))
+        return f"{self.cell}, trial {self.number} ({self.words})"
 
     @property
     def run_dir(self) -> str:

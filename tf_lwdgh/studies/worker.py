@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 
 import tf_lwdgh
 from tf_lwdgh import command_line
-from tf_lwdgh.runs.checkpoints import CheckpointFolder
 from tf_lwdgh.runs.run_lock import run_lock
 from tf_lwdgh.studies import results
 from tf_lwdgh.studies.jobs import Job
@@ -71,19 +70,28 @@ def run(
         if code:
             state = results.DIVERGED if code == command_line.DIVERGED else results.FAILED
             return _keep(job, results.failure(job, state, words or f"exit code {code}"))
-        if _steps_done(job) < steps:
+        if results.steps_done(job) < steps:
             raise Stopped
     return _keep(job, results.of_run(job))
+
+
+def keep_outcome(job: Job, came: Result | BaseException) -> Result | None:
+    """What an executor says of a job, as a result that is kept; None where the job was stopped.
+
+    Args:
+      job: the job.
+      came: its result, which `run` has kept, or what was raised.
+    """
+    if isinstance(came, Stopped):
+        return None
+    if isinstance(came, BaseException):
+        return _keep(job, results.failure(job, results.FAILED, f"{type(came).__name__}: {came}"))
+    return came
 
 
 def _keep(job: Job, result: Result) -> Result:
     result.write(job.result_path)
     return result
-
-
-def _steps_done(job: Job) -> int:
-    steps = CheckpointFolder(os.path.join(job.run_dir, "checkpoints")).steps()
-    return steps[-1] if steps else 0
 
 
 def _wait_for_lock(job: Job, stop: Stop) -> None:

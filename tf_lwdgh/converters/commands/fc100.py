@@ -27,20 +27,4 @@ EXAMPLE = """\
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads the flags, by default the process's, and converts."""
-    parser = arguments.parser(DESCRIPTION, EXAMPLE, name="fc100")
-    parser.add_argument("--form", help="One of the above, where --source holds several.")
-    parser.add_argument(
-        "--image_size", type=int, default=32, help="Height and width (default: 32)."
-    )
-    args = parser.parse_args(argv)
-
-    def convert():
-        folder = arguments.output_folder(args.data_dir, args.name, overwrite=args.overwrite)
-        from tf_lwdgh.converters import fc100  # loads TensorFlow
-
-        return fc100.convert(
-            args.source, folder, form=args.form, image_size=args.image_size, name=args.name,
-            overwrite=args.overwrite, skip_bad=args.skip_bad,
-        )  # fmt: skip
-
-    arguments.run(convert, f"{args.data_dir}/{args.name}")
+    arguments.convert_a_form(argv, DESCRIPTION, EXAMPLE, name="fc100", image_size=32)
