@@ -190,7 +190,7 @@ def test_a_fragment_sets_what_its_name_says(path):
     assert letters(VARIANTS.get(name, name)) == letters(type(made).__name__)
     assert (experiment.explore is not None) == (name == "lwdgh_ee")
     if name == "lwdgh_relative":
-        assert made.index == "relative"
+        assert made.scale == "relative"
     if name == "sharp_maml":
         assert InnerLoop().sharpness > 0 and OuterLoop().sharpness > 0
     if name.startswith("taml_"):

@@ -62,7 +62,7 @@ CASES: dict[str, dict[str, Case]] = {
     "LWDGH": {
         "": Case(a.LWDGH(), oracle.lwdgh(), degree=None, tolerance=1e-12),
         "cold": Case(a.LWDGH(temperature=0.1), oracle.lwdgh(0.1), degree=None, tolerance=1e-11),
-        "relative": Case(a.LWDGH(index="relative"), oracle.lwdgh(relative=True), tolerance=1e-12),
+        "relative": Case(a.LWDGH(scale="relative"), oracle.lwdgh(relative=True), tolerance=1e-12),
     },
     "PCGrad": {
         "": Case(a.PCGrad(), oracle.pcgrad, (0.5848, 3.8012), 2, symmetric=False, tolerance=1e-12)

@@ -18,7 +18,7 @@ from tf_lwdgh.aggregators.explore_exploit import ExploreExploit
 
 # Those that use more than the gradients' inner products: norms, losses, all tasks' coordinates.
 MORE = {
-    "LWDGH relative": LWDGH(index="relative"),
+    "LWDGH relative": LWDGH(scale="relative"),
     "MGDA both": MGDA(normalisation="both"),
     "TrimmedMean 2": TrimmedMean(trim=2),
 }

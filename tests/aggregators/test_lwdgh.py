@@ -31,7 +31,7 @@ def test_it_equals_the_oracle(unit, temperature):
 def test_relative_scale_divides_by_the_mean_norm(n_tasks):
     units = harness.units("layer")
     rows = harness.random_rows(n_tasks)
-    out = harness.aggregate(LWDGH(index="relative", temperature=0.7), rows, units_=units)
+    out = harness.aggregate(LWDGH(scale="relative", temperature=0.7), rows, units_=units)
     for name, members in units.items():
         mine = harness.flat(rows, members)
         mean_norm = np.mean([np.sqrt(g @ g) for g in mine])
@@ -48,29 +48,40 @@ def numpy_index(kind: str, gradients: np.ndarray) -> np.ndarray:
     products = gradients @ mean
     return {
         "gci": norms - products / mean_norm,
-        "relative": (norms - products / mean_norm) / norms.mean(),
         "printed": (norms - products) / mean_norm,
         "cosine": 1 - products / (norms * mean_norm),
-        "norm": norms / norms.mean(),
+        "norm": norms,
     }[kind]
 
 
+KINDS = [*((index, "absolute") for index in INDICES), ("gci", "relative"), ("norm", "relative")]
+
+
 @pytest.mark.parametrize("opposite", [False, True])
-@pytest.mark.parametrize("index", INDICES)
-def test_the_weights_are_the_softmax_of_the_chosen_index(index, opposite):
+@pytest.mark.parametrize(("index", "scale"), KINDS)
+def test_the_weights_are_the_softmax_of_the_chosen_index(index, scale, opposite):
     units = harness.units("layer")
     rows = harness.random_rows(5)
-    out = harness.aggregate(LWDGH(index=index, opposite=opposite, temperature=0.7), rows, units_=units)
+    made = LWDGH(index=index, scale=scale, opposite=opposite, temperature=0.7)
+    out = harness.aggregate(made, rows, units_=units)
     for name, members in units.items():
-        values = numpy_index(index, np.array(harness.flat(rows, members)))
+        mine = np.array(harness.flat(rows, members))
+        values = numpy_index(index, mine)
+        values = values / np.linalg.norm(mine, axis=1).mean() if scale == "relative" else values
         expected = np.exp((values if opposite else -values) / 0.7)
         np.testing.assert_allclose(out.weights[name], expected / expected.sum(), rtol=1e-11)
 
 
-@pytest.mark.parametrize("index", INDICES)
-def test_every_index_is_finite_where_gradients_or_their_mean_are_zero(index):
+@pytest.mark.parametrize("index", ["cosine", "printed"])
+def test_an_index_without_the_norms_scale_has_no_relative_one(index):
+    with pytest.raises(ValueError, match=f"LWDGH.scale must be 'absolute' with LWDGH.index = '{index}'"):
+        LWDGH(index=index, scale="relative")
+
+
+@pytest.mark.parametrize(("index", "scale"), KINDS)
+def test_every_index_is_finite_where_gradients_or_their_mean_are_zero(index, scale):
     for rows in (np.zeros((4, 6)), np.array([[1.0, 2], [-1, -2]]), np.array([[0.0, 0], [3, 1]])):
-        out = harness.aggregate(LWDGH(index=index), [rows])
+        out = harness.aggregate(LWDGH(index=index, scale=scale), [rows])
         assert np.isfinite(out.weights["v0"]).all() and np.isfinite(out.gradients[0]).all()
         np.testing.assert_allclose(np.sum(out.weights["v0"]), 1, rtol=1e-12)
 
@@ -79,8 +90,8 @@ def test_every_index_is_finite_where_gradients_or_their_mean_are_zero(index):
 def test_relative_weights_do_not_depend_on_the_gradients_scale_and_absolute_ones_do(scale):
     rows = harness.random_rows(4, dtype=np.float32)
     scaled = [(scale * g).astype(np.float32) for g in rows]
-    for kind, same in (("relative", True), ("gci", False)):
-        a, b = (harness.aggregate(LWDGH(index=kind), r).weights["v0"] for r in (rows, scaled))
+    for kind, same in (("relative", True), ("absolute", False)):
+        a, b = (harness.aggregate(LWDGH(scale=kind), r).weights["v0"] for r in (rows, scaled))
         assert np.allclose(a, b, atol=1e-6) == same
     # A large scale is an arg min, a small one the mean.
     extreme = harness.aggregate(LWDGH(), scaled).weights["v0"].numpy()
@@ -106,11 +117,11 @@ def test_the_update_leans_to_the_tasks_that_agree():
     assert (out.gradients[0].numpy() > 0.9).all()
 
 
-@pytest.mark.parametrize("index", INDICES)
+@pytest.mark.parametrize(("index", "scale"), KINDS)
 @pytest.mark.parametrize("n_tasks", [1, 2, 3, 5, 8])
-def test_identical_gradients_give_the_mean_to_the_bit(n_tasks, index):
+def test_identical_gradients_give_the_mean_to_the_bit(n_tasks, index, scale):
     rows = [np.repeat(g, n_tasks, 0) for g in harness.random_rows(1, dtype=np.float32)]
-    ours = harness.aggregate(LWDGH(index=index), rows).gradients
+    ours = harness.aggregate(LWDGH(index=index, scale=scale), rows).gradients
     for a, b in zip(ours, harness.aggregate(Mean(), rows).gradients):
         np.testing.assert_array_equal(a, b)
 

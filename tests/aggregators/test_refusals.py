@@ -38,8 +38,8 @@ def test_numbers_of_tasks_that_have_no_meaning_are_refused(case):
         ),
         (
             "LWDGH",
-            {"index": "log"},
-            "LWDGH.index must be one of gci, relative, printed, cosine, norm. Received: .* 'log'",
+            {"scale": "log"},
+            "LWDGH.scale must be one of absolute, relative. Received: .* 'log'",
         ),
         (
             "GradDrop",

@@ -27,7 +27,7 @@ CASES = {  # learner, aggregator, explore-exploit, sharpness of the outer loop
     ),
     "lwdgh_ee": (LEARNER, LWDGH(), ExploreExploit(p_max=0.5), 0.0),
     "coupled_sharp": (
-        CoupledCentres(), LWDGH(index="relative", unit="layer"), ExploreExploit(p_max=0.5), 0.1
+        CoupledCentres(), LWDGH(scale="relative", unit="layer"), ExploreExploit(p_max=0.5), 0.1
     ),
 }  # fmt: skip
 N_TASKS, STEPS = 4, 4

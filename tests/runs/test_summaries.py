@@ -139,7 +139,7 @@ def test_hparams_are_what_the_files_and_the_command_bound_as_values(tmp_path):
     assert values["InnerLoop.inner_lr"] == "{'head': 0.1}"
     assert values["InnerLoop.second_order"] is True
     assert list(values) == sorted(values)  # as TensorBoard sorts them
-    assert "LWDGH.index" not in values  # a default
+    assert "LWDGH.scale" not in values  # a default
     assert "DatasetConfig.name" in values and "Evaluation.inner_steps" not in values
     assert not any("resnet12" in name for name in values)
 

@@ -16,8 +16,9 @@ from tf_lwdgh.aggregators.base import Aggregator
 from tf_lwdgh.aggregators.task_gradients import TaskGradients
 from tf_lwdgh.types import Aggregated, Clock, Published
 
-# What stands in the softmax, by ‖g_k‖, the cosine with the mean ḡ, ‖ḡ‖, and the mean of the norms.
-INDICES = ("gci", "relative", "printed", "cosine", "norm")
+SCALES = ("absolute", "relative")
+INDICES = ("gci", "printed", "cosine", "norm")
+_ON_THE_NORMS_SCALE = ("gci", "norm")  # which alone 'relative' has a meaning for
 
 
 @config.configurable
@@ -28,14 +29,16 @@ class LWDGH(Aggregator):
     Attributes:
       unit: what is weighted together: 'variable', 'layer' or 'model'.
       temperature: τ > 0; 1 in the paper. Large values approach the mean.
-      index: what is weighted by. 'gci', the paper's. 'relative': GCI over the mean norm of the unit's
-        gradients, so that τ means the same in every layer and at every stage of training. And parts of
-        GCI, for studies: 'cosine', 1 − cos(g_k, ḡ) alone; 'norm', ‖g_k‖ over the mean norm alone;
-        'printed', (‖g_k‖ − g_k·ḡ)/‖ḡ‖, as the paper prints its second form.
+      scale: 'absolute', the paper's; or 'relative': GCI is divided by the mean norm of the tasks'
+        gradients of the unit, so that τ means the same in every layer and at every stage of training.
+      index: what is weighed: 'gci', the paper's; or, for studies, a part of it: 'cosine', 1 − cos(g_k, ḡ)
+        alone; 'norm', ‖g_k‖ alone; or 'printed', (‖g_k‖ − g_k·ḡ)/‖ḡ‖, as the paper prints its second
+        form. 'relative' is for 'gci' and 'norm'.
       opposite: softmax(+index/τ): a control, which prefers the tasks in conflict.
     """
 
     temperature: float = 1.0
+    scale: str = "absolute"
     index: str = "gci"
     opposite: bool = False
 
@@ -50,14 +53,17 @@ class LWDGH(Aggregator):
     traps: ClassVar[str] = (
         "GCI grows with a gradient's norm, so that tasks with small gradients, the easy ones, weigh "
         "most; and one τ means something else in a kernel (GCI of 1 to 4) than in a BatchNorm scale "
-        "(0.1 to 0.2). index = 'relative' takes their scale out."
+        "(0.1 to 0.2). scale = 'relative' takes the norms out."
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         positive = self.temperature > 0 and math.isfinite(self.temperature)
         self.require("temperature", positive, "must be finite and > 0")
+        self.require("scale", self.scale in SCALES, f"must be one of {', '.join(SCALES)}")
         self.require("index", self.index in INDICES, f"must be one of {', '.join(INDICES)}")
+        scaled = self.scale == "absolute" or self.index in _ON_THE_NORMS_SCALE
+        self.require("scale", scaled, f"must be 'absolute' with LWDGH.index = {self.index!r}")
 
     def __call__(self, tasks: TaskGradients, clock: Clock) -> Aggregated:
         weights = self.weights(self._indices(tasks))
@@ -69,21 +75,21 @@ class LWDGH(Aggregator):
 
     def _indices(self, tasks: TaskGradients) -> tf.Tensor:
         """[U, K]; where a gradient or the mean is 0 the cosine counts as 0."""
-        if self.index == "gci":
+        if self.index == "gci" and self.scale == "absolute":
             return tasks.gci
         norms = tasks.collective.gather(tf.stack([rows.norms for rows in tasks.unit_rows]))
-        if self.index == "norm":
-            return _over_mean(norms, norms)
-        if self.index == "relative":
-            return _over_mean(tasks.gci, norms)
+        values = self._parts(tasks, norms)
+        if self.scale == "absolute":
+            return values
+        return tf.math.divide_no_nan(values, tf.reduce_mean(norms, -1, keepdims=True))
+
+    def _parts(self, tasks: TaskGradients, norms: tf.Tensor) -> tf.Tensor:
+        """The index of norms [U, K] and GCI."""
+        if self.index in _ON_THE_NORMS_SCALE:
+            return tasks.gci if self.index == "gci" else norms
         zero = tf.equal(norms, 0)
         distances = tf.where(zero, tf.ones_like(norms), tf.math.divide_no_nan(tasks.gci, norms))
         if self.index == "cosine":
             return distances
         means = tf.stack([mean.norms for mean in tasks.unit_means])[:, None]
         return tf.math.divide_no_nan(norms, means) - norms * (1 - distances)
-
-
-def _over_mean(values: tf.Tensor, norms: tf.Tensor) -> tf.Tensor:
-    """Values [U, K] over each unit's mean norm; 0 where all gradients are 0."""
-    return tf.math.divide_no_nan(values, tf.reduce_mean(norms, -1, keepdims=True))
