@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+import time
 
 import numpy as np
 import pytest
@@ -28,6 +29,12 @@ def _events(run_dir):
         str(run_dir / "tensorboard"), size_guidance={"tensors": 0}
     )
     return accumulator.Reload()
+
+
+def _restarted(run_dir, at: int) -> RunLog:
+    """A resumed run's log, a second later: TensorBoard reads files in the order of their seconds."""
+    time.sleep(1 - time.time() % 1)
+    return RunLog(run_dir, resumed_at=at)
 
 
 def _scalars(run_dir) -> dict[int, dict[str, float]]:
@@ -57,7 +64,7 @@ def test_a_resume_drops_what_came_after_the_checkpoint_everywhere(tmp_path):
             log.scalars(step, {"train/loss": float(step)})
     with open(tmp_path / "metrics.jsonl", "a", encoding="utf-8") as file:
         file.write('{"step": 6, "train/l')  # killed within a line
-    with RunLog(tmp_path, resumed_at=3) as log:
+    with _restarted(tmp_path, at=3) as log:
         log.scalars(4, {"train/loss": 40.0})
     assert [(m["step"], m["train/loss"]) for m in read_metrics(tmp_path)] == [
         (1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0),
@@ -122,7 +129,7 @@ def test_results_after_the_checkpoint_are_dropped_on_a_resume(tmp_path):
     with RunLog(tmp_path) as log:
         for step in (4, 8):
             log.result(step, {"result/best_accuracy": step / 10})
-    with RunLog(tmp_path, resumed_at=4) as log:
+    with _restarted(tmp_path, at=4) as log:
         log.result(6, {"result/best_accuracy": 0.6})
     found = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard" / "result")).Reload()
     assert [e.step for e in found.Tensors("result/best_accuracy")] == [4, 6]
