@@ -98,7 +98,7 @@ class Ours:
 
         def one(e: Episode) -> tf.Tensor:
             adapted = learner.adapt(context, meta, e.support_images, e.support_labels)
-            return learner.predict(context, adapted, e.query_images)[0]
+            return learner.predict(context, meta, adapted, e.query_images)[0]
 
         shape = [episodes.query_labels.shape[1], self.model.n_way]
         signature = tf.TensorSpec(shape, meta.network[0].dtype)

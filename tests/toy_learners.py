@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar, NamedTuple
 
+import keras
 import tensorflow as tf
 
 from tf_lwdgh import config
 from tf_lwdgh.learners import Learner
 from tf_lwdgh.learners.base import OwnParameter
+from tf_lwdgh.learners.embedding_learner import EmbeddingLearner
 from tf_lwdgh.learners.losses import cross_entropy
+from tf_lwdgh.learners.prototypes import class_means
+from tf_lwdgh.networks.layers.batch_norm import BatchNormalization
 from tf_lwdgh.types import TaskResult, Tensors
 
 
@@ -56,7 +60,7 @@ class Centres(Learner):
         state = state if self.batch_norm == "inductive" else meta.state
         return Kept(list(meta.network), list(state), centres, meta.own["log_scale"])
 
-    def predict(self, context, adapted, images):
+    def predict(self, context, meta, adapted, images):
         batch = self.batch_norm == "transductive" or (context.training and self.batch_norm == "global")
         features, state = context.model.features(
             adapted.network, adapted.state, images, training=batch
@@ -83,3 +87,45 @@ class CoupledCentres(Centres):
         result = super().objective(context, meta, episode)
         loss = cross_entropy(result.logits, episode.query_labels)
         return result._replace(objective=(1 + context.coupling) * loss)
+
+
+class Means(NamedTuple):
+    """What prediction needs of a task."""
+
+    means: tf.Tensor  # [N, D]
+    kept: Tensors
+
+
+@config.configurable
+@dataclasses.dataclass(frozen=True)
+class Compared(EmbeddingLearner):
+    """Logits are what a small network of its own makes of |features − class mean|."""
+
+    reference: ClassVar[str] = "of the tests"
+
+    def parts(self, model):
+        dtype = model.variables[0].dtype
+        pairs = keras.Input([model.n_features], dtype=dtype)
+        x = keras.layers.Dense(4, name="hidden", dtype=dtype)(pairs)
+        x = BatchNormalization(momentum=0.0, name="norm", dtype=dtype)(x)
+        x = keras.layers.Dense(1, name="score", dtype=dtype)(keras.ops.tanh(x))
+        return {"compare": keras.Model(pairs, x)}
+
+    def _scores(self, context, meta, state, features, means, batch):
+        apart = tf.abs(features[:, None] - means)
+        flat = tf.reshape(apart, [-1, apart.shape[-1]])
+        scores, state = context.model.parts["compare"](meta.own, state, flat, training=batch)
+        return tf.reshape(scores, [-1, tf.shape(means)[0]]), state
+
+    def adapt(self, context, meta, images, labels):
+        batch = self.support_takes_batch(context)
+        features, state = context.model.features(meta.network, meta.state, images, training=batch)
+        means = class_means(features, labels, context.ways)
+        if self.batch_norm != "inductive":
+            return Means(means, [])
+        return Means(means, self._scores(context, meta, state, features, means, True)[1])
+
+    def predict(self, context, meta, adapted, images):
+        batch = self.queries_take_batch(context)
+        features, state = self.embed_queries(context, meta, adapted.kept, images)
+        return self._scores(context, meta, state, features, adapted.means, batch)

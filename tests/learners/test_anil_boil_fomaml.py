@@ -29,7 +29,7 @@ def answers(params, meta, batch=BATCH, **settings):
     def run():
         told = tiny_tasks.context(params, training=False, **settings)
         adapted = params.learner.adapt(told, meta, one.support_images, one.support_labels)
-        return adapted, params.learner.predict(told, adapted, one.query_images)[0]
+        return adapted, params.learner.predict(told, meta, adapted, one.query_images)[0]
 
     with tiny_tasks.quickly_built():
         return tf.nest.map_structure(lambda x: x.numpy(), run())

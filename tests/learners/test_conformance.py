@@ -132,6 +132,7 @@ CASES = {  # of several cases of a learner, the first is the one for what takes 
     "MetaSGD": Case("MetaSGD", vectorized=False),
     "MetaCurvature": Case("MetaCurvature"),
     "ProtoMAML": Case("ProtoMAML", loop={"inner_lr": 0.02}, blocks=2),  # else its first loss is 0
+    "PrototypicalNetwork": Case("PrototypicalNetwork", loop=None),
     "UnicornMAML": Case("UnicornMAML", {"query_temperature": 0.5}, vectorized=False),
     "Reptile": Case(
         "Reptile",
@@ -224,7 +225,7 @@ def answers(params, meta, one, *, queries=None, adapted=None, **settings) -> np.
     if adapted is None:
         adapted = params.learner.adapt(told, meta, one.support_images, one.support_labels)
     queries = one.query_images if queries is None else queries
-    return params.learner.predict(told, adapted, queries)[0].numpy()
+    return params.learner.predict(told, meta, adapted, queries)[0].numpy()
 
 
 # What a learner says of itself.

@@ -195,7 +195,7 @@ def test_the_objective_weighs_the_losses_of_all_steps():
     for steps in (1, 2, 3):
         told = tiny.context(params, steps=steps)
         adapted = params.learner.adapt(told, meta, one.support_images, one.support_labels)
-        logits, _ = params.learner.predict(told, adapted, one.query_images)
+        logits, _ = params.learner.predict(told, meta, adapted, one.query_images)
         losses.append(float(cross_entropy(logits, one.query_labels)))
     for epoch, weights in ((0, [1 / 3] * 3), (6, [0.2, 0.2, 0.6]), (15, [0, 0, 1])):
         told = tiny.context(params, clock=at_epoch(epoch))

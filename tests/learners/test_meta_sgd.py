@@ -78,7 +78,7 @@ def test_fewer_ways_take_the_first_rates():
     def logits(params, at, **settings):
         told = tiny_tasks.context(params, training=False, **settings)
         adapted = learner.adapt(told, at, one.support_images, one.support_labels)
-        return learner.predict(told, adapted, one.query_images)[0].numpy()
+        return learner.predict(told, meta, adapted, one.query_images)[0].numpy()
 
     found = logits(wide, meta, n_way=2)
     np.testing.assert_allclose(found, logits(narrow, narrowed), rtol=1e-12, atol=1e-13)

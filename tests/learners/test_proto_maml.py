@@ -15,7 +15,7 @@ def answers(params, meta, one, **settings):
     """Adapted structure and logits, as a structure of arrays."""
     told = tiny_tasks.context(params, **{"training": False, **settings})
     adapted = params.learner.adapt(told, meta, one.support_images, one.support_labels)
-    logits, _ = params.learner.predict(told, adapted, one.query_images)
+    logits, _ = params.learner.predict(told, meta, adapted, one.query_images)
     return tf.nest.map_structure(lambda x: x.numpy(), (adapted, logits))
 
 

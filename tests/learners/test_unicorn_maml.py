@@ -16,7 +16,7 @@ LOOP = InnerLoop(steps=2, inner_lr=0.1)
 def logits(params, meta, one, **settings):
     told = tiny_tasks.context(params, **{"training": False, **settings})
     adapted = params.learner.adapt(told, meta, one.support_images, one.support_labels)
-    return params.learner.predict(told, adapted, one.query_images)[0].numpy()
+    return params.learner.predict(told, meta, adapted, one.query_images)[0].numpy()
 
 
 @pytest.mark.parametrize("learner", [UnicornMAML, MAML])

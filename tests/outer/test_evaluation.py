@@ -43,12 +43,12 @@ def test_every_task_is_judged_as_if_alone(assembly):
     parameters, source = assembly.parameters, assembly.source("test")
     tasks = pipeline.evaluation_tasks(source, assembly.episode, seed=3, n_tasks=5, batch_size=2)
     result = evaluate(Evaluator(parameters, inner_steps=2), tasks, {})
-    context = Context(parameters.model, steps=2)
+    context, meta = Context(parameters.model, steps=2), parameters.values()
     expected = []
     for task in tasks.unbatch():
         task = Episode(*task)
-        adapted = assembly.learner.adapt(context, parameters.values(), *task[:2])
-        logits, _ = assembly.learner.predict(context, adapted, task.query_images)
+        adapted = assembly.learner.adapt(context, meta, *task[:2])
+        logits, _ = assembly.learner.predict(context, meta, adapted, task.query_images)
         expected.append(np.mean(logits.numpy().argmax(-1) == task.query_labels.numpy()))
     np.testing.assert_allclose(result.accuracies, expected)
 

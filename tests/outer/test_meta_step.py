@@ -173,8 +173,9 @@ def test_learning_rate_schedule_is_followed():
 def answers(step, support, queries, **told):
     """Logits of queries after learning a support set, at the present values."""
     context, learner = Context(step.parameters.model, **told), step.parameters.learner
-    adapted = learner.adapt(context, step.parameters.values(), *support)
-    return learner.predict(context, adapted, queries)[0].numpy()
+    meta = step.parameters.values()
+    adapted = learner.adapt(context, meta, *support)
+    return learner.predict(context, meta, adapted, queries)[0].numpy()
 
 
 def test_zero_head_is_not_trained_and_any_way_can_be_predicted():

@@ -105,11 +105,11 @@ def test_an_evaluation_uses_the_own_parameters_as_they_are_now(batch):
     for log_scale in (1.5, 3.0):
         parameters.own["log_scale"].assign(log_scale)
         losses.append(evaluator(batch)["loss"].numpy())
-        told, learner = Context(parameters.model), parameters.learner
+        told, learner, meta = Context(parameters.model), parameters.learner, parameters.values()
         for k in range(N_TASKS):
             one = tiny_tasks.task(batch, k)
-            adapted = learner.adapt(told, parameters.values(), one.support_images, one.support_labels)
-            logits, _ = learner.predict(told, adapted, one.query_images)
+            adapted = learner.adapt(told, meta, one.support_images, one.support_labels)
+            logits, _ = learner.predict(told, meta, adapted, one.query_images)
             log_p = tf.nn.log_softmax(logits).numpy()
             expected = -log_p[np.arange(len(log_p)), one.query_labels].mean()
             assert losses[-1][k] == pytest.approx(expected, rel=1e-6)

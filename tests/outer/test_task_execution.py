@@ -133,12 +133,11 @@ def test_evaluation_predicts_as_if_every_task_were_alone(mode, xla):
     found = Evaluator(parameters, inner_steps=2)(episodes)
     assert f"TaskExecution.mode = {mode!r}" in config.operative_text()
     context, learner = Context(parameters.model, steps=2), parameters.learner
+    meta = parameters.values()
     for k in range(N_TASKS):
         one = Episode(*(x[k] for x in episodes))
-        adapted = learner.adapt(
-            context, parameters.values(), one.support_images, one.support_labels
-        )
-        logits = learner.predict(context, adapted, one.query_images)[0].numpy()
+        adapted = learner.adapt(context, meta, one.support_images, one.support_labels)
+        logits = learner.predict(context, meta, adapted, one.query_images)[0].numpy()
         np.testing.assert_array_equal(found["predictions"][k], logits.argmax(-1))
         shifted = logits - logits.max(-1, keepdims=True)
         log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))

@@ -58,7 +58,7 @@ class Exported:
         @tf.function(autograph=False)
         def answer():
             adapted = self.learner.adapt(context, meta, support, tf.constant(labels, tf.int32))
-            return self.learner.predict(context, adapted, query)[0]
+            return self.learner.predict(context, meta, adapted, query)[0]
 
         return tf.nn.softmax(answer()).numpy()
 

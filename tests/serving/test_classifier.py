@@ -115,7 +115,7 @@ class Neighbours(Learner):
         kept = {"seen": labels > 0, "hot": tf.one_hot(labels, context.ways, dtype=tf.int64)}
         return Pair(tf.cast(flat, tf.bfloat16), (kept, meta.own["scale/all"]))
 
-    def predict(self, context, adapted, images):
+    def predict(self, context, meta, adapted, images):
         memory, (kept, scale) = adapted
         assert memory.dtype == tf.bfloat16
         assert (kept["seen"].dtype, kept["hot"].dtype) == (tf.bool, tf.int64)

@@ -57,7 +57,7 @@ class Case:
     def _logits(self, support, labels, query, n_way):
         meta, context = self.parameters.values(), Context(self.parameters.model, n_way=n_way)
         adapted = self.learner.adapt(context, meta, support, labels)
-        return self.learner.predict(context, adapted, query)[0]
+        return self.learner.predict(context, meta, adapted, query)[0]
 
     def here(self, support: np.ndarray, labels: np.ndarray, query: np.ndarray) -> np.ndarray:
         """Probabilities by the learner's own methods."""

@@ -79,7 +79,7 @@ def test_fewer_ways_than_a_learned_head_has_use_its_first_ways(exported):
     context = Context(export.model, steps=STEPS)
     labels = tf.constant(episode[1], tf.int32)
     adapted = export.learner.adapt(context, sliced, support, labels)
-    logits, _ = export.learner.predict(context, adapted, query)
+    logits, _ = export.learner.predict(context, sliced, adapted, query)
     output = export.loaded.adapt_and_predict(*episode)
     assert output["probabilities"].shape == (9, 3)
     close(output["probabilities"], tf.nn.softmax(logits))

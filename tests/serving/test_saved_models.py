@@ -83,10 +83,11 @@ def run_dir(tmp_path):
     folder.mkdir()
     (folder / "config.gin").write_text(SETTINGS)
     model = backbones.convnet4(image_size=8, filters=4, blocks=1)
+    learned = meta_variables(MetaParameters(model, MAML()))
     for name, step in (("best", 3), ("checkpoints", 8)):
         model.layers[-1].bias.assign([float(step)] * 5)
         manifest = {"dataset": "glyphs", "fingerprint": "abc"}
-        CheckpointFolder(folder / name).save(step, meta_variables(model, {}), manifest)
+        CheckpointFolder(folder / name).save(step, learned, manifest)
     return str(folder)
 
 
@@ -146,7 +147,7 @@ def test_a_learner_s_own_parameters_are_exported(tmp_path):
     parameters = MetaParameters(backbones.convnet4(image_size=8, filters=4, blocks=1), MetaSGD())
     for i, variable in enumerate(parameters.own.values()):
         variable.assign(tf.fill(variable.shape, float(i)))
-    learned = meta_variables(parameters.model.keras_model, parameters.own)
+    learned = meta_variables(parameters)
     manifest = {"dataset": "glyphs", "fingerprint": "abc"}
     CheckpointFolder(tmp_path / "best").save(3, learned, manifest)
     module = saved_models.from_run(str(tmp_path), "best")

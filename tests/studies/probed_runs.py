@@ -33,7 +33,7 @@ def write_run(
         for variable in model.variables:
             value = np.asarray(variable) + generator.normal(0, noise, variable.shape)
             variable.assign(value.astype(np.float32))
-        state = checkpoints.meta_variables(assembly.keras_model, assembly.parameters.own)
+        state = checkpoints.meta_variables(assembly.parameters)
         kept.save(step, state, {"best_accuracy": 0.5, "settings": config.settings()})
     (run_dir / CONFIG_FILE).write_text(config.full_text(), encoding="utf-8")
     config.clear()

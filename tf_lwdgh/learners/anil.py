@@ -95,10 +95,10 @@ class ANIL(GradientLearner):
         return AdaptedNetwork([*meta.network[:-2], *head], list(state))
 
     def predict(
-        self, context: Context, adapted: AdaptedNetwork, images: tf.Tensor
+        self, context: Context, meta: Meta, adapted: AdaptedNetwork, images: tf.Tensor
     ) -> tuple[tf.Tensor, Tensors]:
         if not self._by_cosine(context):
-            return super().predict(context, adapted, images)
+            return super().predict(context, meta, adapted, images)
         batch = self.batch_norm == "transductive"
         features, state = context.model.features(
             adapted.params, adapted.state, images, training=batch

@@ -7,9 +7,10 @@ the learner says through this class. Its methods are pure functions of tensors.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import keras
 import tensorflow as tf
 
 from tf_lwdgh.learners.context import Context
@@ -93,8 +94,15 @@ class Learner:
     # What it learns.
 
     def own(self, model: FunctionalModel) -> Sequence[OwnParameter]:
-        """Its meta-parameters beyond the network's."""
+        """Its meta-parameters beyond the network's and those of its parts."""
         return ()
+
+    def parts(self, model: FunctionalModel) -> Mapping[str, keras.Model]:
+        """Networks of its own, by name; called once, then they are to be had from model.parts.
+
+        Their variables are meta-parameters, such as 'relation/conv1/kernel' of the part 'relation'.
+        """
+        return {}
 
     def trained(self, model: FunctionalModel) -> list[bool]:
         """Which of the network's variables the outer loop trains."""
@@ -114,31 +122,33 @@ class Learner:
           labels: [B] integers in [0, N).
 
         Returns:
-          All that prediction needs, as a structure of tensors: it can be kept, sent and served.
+          All that prediction needs beside `meta`, as a structure of tensors: it can be kept, sent and
+          served.
           Differentiable in `meta` where context.training.
         """
         raise NotImplementedError
 
     def predict(
-        self, context: Context, adapted: Adapted, images: tf.Tensor
+        self, context: Context, meta: Meta, adapted: Adapted, images: tf.Tensor
     ) -> tuple[tf.Tensor, Tensors]:
         """Answers queries.
 
         Args:
           context: as in `adapt`.
+          meta: as in `adapt`.
           adapted: what `adapt` returned.
           images: [B, H, W, C].
 
         Returns:
-          Logits [B, N], and BatchNorm's statistics: with training those of the queries, which
-          'global' averages.
+          Logits [B, N], and BatchNorm's statistics, as many as meta.state has: with training those of
+          the queries, which 'global' averages.
         """
         raise NotImplementedError
 
     def objective(self, context: Context, meta: Meta, episode: Episode) -> TaskResult:
         """What the outer gradient is that of; by default the query loss, in cross-entropy."""
         adapted = self.adapt(context, meta, episode.support_images, episode.support_labels)
-        logits, state = self.predict(context, adapted, episode.query_images)
+        logits, state = self.predict(context, meta, adapted, episode.query_images)
         loss = cross_entropy(logits, episode.query_labels)
         return TaskResult(loss, loss, logits, state)
 

@@ -137,7 +137,7 @@ class GradientLearner(Learner):
         return AdaptedNetwork(list(params), list(state))
 
     def predict(
-        self, context: Context, adapted: AdaptedNetwork, images: tf.Tensor
+        self, context: Context, meta: Meta, adapted: AdaptedNetwork, images: tf.Tensor
     ) -> tuple[tf.Tensor, Tensors]:
         batch = self.batch_norm == "transductive"
         batch = batch or (context.training and self.batch_norm == "global")

@@ -105,7 +105,7 @@ class IMAML(GradientLearner):
 
         def query_loss(at: Meta) -> TaskResult:
             adapted = self.adapted(context, meta, at.network, support)
-            logits, state = self.predict(context, adapted, episode.query_images)
+            logits, state = self.predict(context, meta, adapted, episode.query_images)
             loss = cross_entropy(logits, episode.query_labels)
             return TaskResult(loss, loss, logits, state)
 

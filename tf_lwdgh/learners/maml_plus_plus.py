@@ -219,7 +219,7 @@ class MAMLPlusPlus(GradientLearner):
         query = context.model.prepare(episode.query_images)
         path = self.trajectory(context, meta, support, episode.support_labels)
         adapted = self.adapted(context, meta, path[-1], support)
-        logits, state = self.predict(context, adapted, query)
+        logits, state = self.predict(context, meta, adapted, query)
         loss = cross_entropy(logits, episode.query_labels)
         last, epochs = len(path) - 1, self.multi_step_epochs
         if not epochs or context.clock is None or last < 2:
@@ -234,7 +234,7 @@ class MAMLPlusPlus(GradientLearner):
             for start in range(0, len(at), len(path[-1])):
                 params = at[start : start + len(path[-1])]
                 adapted = GradientLearner.adapted(self, context, meta, params, support)
-                answers, _ = self.predict(context, adapted, query)
+                answers, _ = self.predict(context, meta, adapted, query)
                 losses.append(cross_entropy(answers, episode.query_labels))
             return tf.reduce_sum(weights[:-1] * tf.stack(losses))
 

@@ -17,7 +17,7 @@ class MetaParameters(tf.Module):
     Attributes:
       model: the network's functional view.
       learner: the learner.
-      own: the learner's own meta-parameters by name.
+      own: the learner's own meta-parameters by name, those of its parts too.
       variables_trained: what the outer loop trains: first the network's, then the learner's own.
       names: a readable name for each of them, such as 'conv1/kernel'.
 
@@ -41,14 +41,20 @@ class MetaParameters(tf.Module):
             name: keras.Variable(p.initial, name=name.replace("/", "."), dtype=p.initial.dtype.name)
             for name, p in declared.items()
         }
+        own_layers = [p.layer or name.rpartition("/")[0] or name for name, p in declared.items()]
+        in_units = [p.harmonized for p in declared.values()]
+        for name, network in learner.parts(self.model).items():
+            part = self.model.attach(name, network)
+            self.own |= zip(part.names, part.variables)
+            own_layers += part.layer_names
+            in_units += [not idle for idle in part.is_idle]
         self._trained = [i for i, yes in enumerate(learner.trained(self.model)) if yes]
         self.variables_trained = [self.model.variables[i] for i in self._trained]
         self.variables_trained += self.own.values()
         self.names = [self.model.names[i] for i in self._trained] + list(self.own)
         self._layers = [self.model.layer_names[i] for i in self._trained]
-        self._layers += [p.layer or name.rpartition("/")[0] or name for name, p in declared.items()]
-        self._in_units = [not self.model.is_idle[i] for i in self._trained]
-        self._in_units += [p.harmonized for p in declared.values()]
+        self._layers += own_layers
+        self._in_units = [not self.model.is_idle[i] for i in self._trained] + in_units
 
     def units(self, kind: str) -> trees.Units:
         """The partition of the trained variables whose conflict is measured together.

@@ -155,7 +155,7 @@ class Reptile(GradientLearner):
             )
         ]
         adapted = self.adapted(context, meta, params, seen)
-        logits, state = self.predict(context, adapted, episode.query_images)
+        logits, state = self.predict(context, meta, adapted, episode.query_images)
         loss = cross_entropy(logits, episode.query_labels)
         return Meta(gradients, {}, []), TaskResult(loss, loss, logits, state)
 

@@ -104,7 +104,7 @@ class TAML(GradientLearner):
         support = context.model.prepare(episode.support_images)
         path = self.trajectory(context, meta, support, episode.support_labels)
         adapted = self.adapted(context, meta, path[-1], support)
-        logits, state = self.predict(context, adapted, episode.query_images)
+        logits, state = self.predict(context, meta, adapted, episode.query_images)
         loss = cross_entropy(logits, episode.query_labels)
         if self.couples:
             extra = context.coupling * self._first_loss(context, meta, path[0], support, episode)
@@ -143,7 +143,7 @@ class TAML(GradientLearner):
             logits, _ = self.apply_to_support(context, meta, params, support)
             return logits, episode.support_labels
         adapted = self.adapted(context, meta, params, support)
-        return self.predict(context, adapted, episode.query_images)[0], episode.query_labels
+        return self.predict(context, meta, adapted, episode.query_images)[0], episode.query_labels
 
 
 def mean_entropy(logits: tf.Tensor) -> tf.Tensor:

@@ -77,7 +77,7 @@ class UnicornMAML(GradientLearner):
         return [*meta.network[:-2], kernel, tf.fill([context.ways], meta.own["head/bias"])]
 
     def predict(
-        self, context: Context, adapted: AdaptedNetwork, images: tf.Tensor
+        self, context: Context, meta: Meta, adapted: AdaptedNetwork, images: tf.Tensor
     ) -> tuple[tf.Tensor, Tensors]:
-        logits, state = super().predict(context, adapted, images)
+        logits, state = super().predict(context, meta, adapted, images)
         return logits / self.query_temperature, state

@@ -14,8 +14,9 @@ import tensorflow as tf
 
 from tf_lwdgh.networks.backbones import HEAD
 from tf_lwdgh.networks.kernels.image_block import Patches
-from tf_lwdgh.networks.layers.batch_norm import BatchNormalization
+from tf_lwdgh.networks.layers.batch_norm import BatchNormalization, refuse_norms_of_keras
 from tf_lwdgh.networks.layers.conv_block import ConvBlock
+from tf_lwdgh.networks.parts import Part
 from tf_lwdgh.networks.variables import describe
 from tf_lwdgh.types import Tensors
 
@@ -40,6 +41,9 @@ class FunctionalModel:
       is_idle: whether batch statistics cancel each variable, so that its gradient is always 0.
       n_way: the width of the Keras model's head.
       n_features: the width of what the head takes.
+      map_shape: (H, W, C) of the map that the features are, laid out flat; None where they are none.
+      state_variables: BatchNorm's averages, first the network's, then those of the parts.
+      parts: the learner's own networks by name, see `attach`.
     """
 
     def __init__(self, keras_model: keras.Model) -> None:
@@ -49,7 +53,7 @@ class FunctionalModel:
                 f"A backbone's last layer must be a Dense layer named {HEAD!r}. "
                 f"Received: {type(head).__name__} named {head.name!r}."
             )
-        _refuse_norms_of_keras(keras_model)
+        refuse_norms_of_keras(keras_model, "A backbone")
         self.keras_model = keras_model
         self.stem, body_inputs = _stem(keras_model)
         self.body = keras.Model(body_inputs, head.input, name="body")
@@ -66,6 +70,16 @@ class FunctionalModel:
         self.n_way = head.units
         self.n_features = int(head.kernel.shape[0])
         self.image_shape = tuple(keras_model.inputs[0].shape[1:])
+        self.map_shape = _map_shape(head)
+        self.parts: dict[str, Part] = {}
+        self._n_state = len(self.state_variables)  # without the parts'
+
+    def attach(self, name: str, keras_model: keras.Model) -> Part:
+        """Takes a learner's own network in, whose averages then go with the state of all."""
+        part = Part(name, keras_model, len(self.state_variables))
+        self.state_variables += part.state_variables
+        self.parts[name] = part
+        return part
 
     def values(self) -> Tensors:
         """The parameters' present values, one tensor a variable."""
@@ -91,7 +105,7 @@ class FunctionalModel:
           training: whether BatchNorm takes the batch's own statistics.
 
         Returns:
-          logits [B, N], and the state; with training=True that is the batch's statistics.
+          logits [B, N], and the state; with training=True the network's is the batch's statistics.
         """
         features, state = self.features(params, state, images, training=training)
         return self.head(params, features), state
@@ -101,7 +115,8 @@ class FunctionalModel:
     ) -> tuple[tf.Tensor, Tensors]:
         """What the head takes of some images: [B, D], and the state, as `apply` gives it."""
         prepared = images if isinstance(images, Prepared) else Prepared(images, None)
-        x, params, state, stem_state = prepared.images, list(params), list(state), []
+        x, params, stem_state = prepared.images, list(params), []
+        state, of_parts = list(state[: self._n_state]), list(state[self._n_state :])
         if self.stem is not None:
             count, kept = len(self.stem.trainable_variables), len(self.stem.non_trainable_variables)
             x, stem_state = self.stem.stateless_call(
@@ -109,7 +124,7 @@ class FunctionalModel:
             )
             params, state = params[count:], state[kept:]
         features, body_state = self.body.stateless_call(params[:-2], state, x, training=training)
-        return features, [*stem_state, *body_state]
+        return features, [*stem_state, *body_state, *of_parts]
 
     @staticmethod
     def head(params: Tensors, features: tf.Tensor) -> tf.Tensor:
@@ -125,11 +140,9 @@ def _stem(keras_model: keras.Model) -> tuple[ConvBlock | None, list]:
     return None, keras_model.inputs
 
 
-def _refuse_norms_of_keras(keras_model: keras.Model) -> None:
-    for layer in keras_model._flatten_layers(include_self=False):
-        if isinstance(layer, keras.layers.BatchNormalization):
-            raise ValueError(
-                "A backbone can't hold Keras's own BatchNormalization, which stops a gradient in "
-                "the variance: its second derivative is wrong. Take keras_models.adopt(model, n_way), "
-                f"which replaces it. Received: {layer.name!r} in {keras_model.name!r}."
-            )
+def _map_shape(head: keras.layers.Dense) -> tuple[int, int, int] | None:
+    """The shape of the map before the layer that lays it out flat for the head."""
+    before = head.input._keras_history.operation
+    if isinstance(before, keras.layers.Flatten) and len(before.input.shape) == 4:
+        return tuple(before.input.shape[1:])
+    return None

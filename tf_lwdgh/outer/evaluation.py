@@ -215,7 +215,7 @@ class Evaluator(tf.Module):
             adapted = learner.adapt(
                 context, meta, episode.support_images, episode.support_labels
             )
-            logits, _ = learner.predict(context, adapted, episode.query_images)
+            logits, _ = learner.predict(context, meta, adapted, episode.query_images)
             return {
                 "loss": tf.cast(cross_entropy(logits, episode.query_labels), tf.float32),
                 "predictions": tf.argmax(logits, -1, output_type=tf.int32),

@@ -19,6 +19,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_lwdgh.learners.meta_parameters import MetaParameters
+
 _STATE, _MANIFEST, _HASH = "state", "manifest.json", "sha256"
 _NAME = re.compile(r"step-(\d{8,})$")
 _log = logging.getLogger(__name__)
@@ -35,9 +37,12 @@ def model_variables(model: keras.Model) -> Named:
     return _numbered(model.variables, [v.path for v in model.variables])
 
 
-def meta_variables(model: keras.Model, own: Mapping[str, keras.Variable]) -> dict[str, Named]:
+def meta_variables(parameters: MetaParameters) -> dict[str, Named]:
     """All that a learner has learned, in groups: the network's variables, and the learner's own."""
-    groups = {"model": model_variables(model)}
+    groups = {"model": model_variables(parameters.model.keras_model)}
+    own = dict(parameters.own)
+    for part in parameters.model.parts.values():
+        own |= zip(part.state_names, part.state_variables)
     return groups | {"learner": _numbered(list(own.values()), list(own))} if own else groups
 
 

@@ -39,7 +39,7 @@ def load_checkpoint(
             f"there is no {which} checkpoint in {folder.folder!r}: one is saved after the first "
             f"validation or epoch. --checkpoint takes {' or '.join(WHICH)}."
         )
-    learned = checkpoints.meta_variables(assembly.keras_model, assembly.parameters.own)
+    learned = checkpoints.meta_variables(assembly.parameters)
     folder.load(manifest, learned)
     return manifest
 

@@ -71,7 +71,7 @@ class Trainer:
         self.meta_step = assembly.meta_step
         self.last = checkpoints.of_run(run_dir, keep=self.settings.keep_checkpoints)
         self.best = checkpoints.of_run(run_dir, "best", keep=1)
-        self._model_state = checkpoints.meta_variables(assembly.keras_model, assembly.parameters.own)
+        self._model_state = checkpoints.meta_variables(assembly.parameters)
         slots = checkpoints.optimizer_variables(self.meta_step.optimizer)
         self._state = {**self._model_state, "optimizer": slots}
         self._gin_settings = config.settings()

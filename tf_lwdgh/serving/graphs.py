@@ -90,7 +90,7 @@ class TaskGraphs:
     def _answer_queries(self, classifier: Classifier, images: tf.Tensor) -> Prediction:
         n_way = classifier[N_WAY]
         context = Context(self._model, n_way=n_way, steps=self._steps)
-        logits, _ = self._learner.predict(context, self.form.pack(classifier), images)
+        logits, _ = self._learner.predict(context, self._meta(), self.form.pack(classifier), images)
         checks = Checks()
         ways = tf.shape(logits)[1]
         checks.require(ways == n_way, _MIXED, tf.stack([n_way, ways]))

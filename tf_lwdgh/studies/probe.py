@@ -221,7 +221,7 @@ def _load(assembly: Assembly, run_dir: str | os.PathLike[str], which: str | int)
             f"{kept}. TrainerConfig.keep_checkpoints says how many of them a run keeps. "
             f"Received: which = {which}."
         )
-    folder.load(manifest, checkpoints.meta_variables(assembly.keras_model, assembly.parameters.own))
+    folder.load(manifest, checkpoints.meta_variables(assembly.parameters))
     return which
 
 

@@ -11,6 +11,17 @@ import keras
 import tensorflow as tf
 
 
+def refuse_norms_of_keras(keras_model: keras.Model, what: str) -> None:
+    """Raises ValueError where a model holds Keras's BatchNormalization, naming the layer."""
+    for layer in keras_model._flatten_layers(include_self=False):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            raise ValueError(
+                f"{what} can't hold Keras's own BatchNormalization, which stops a gradient in "
+                "the variance: its second derivative is wrong. Take keras_models.adopt(model, n_way), "
+                f"which replaces it. Received: {layer.name!r} in {keras_model.name!r}."
+            )
+
+
 def batch_moments(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Mean and biased variance of each channel.
 

@@ -1,0 +1,71 @@
+"""A Keras model of a learner's own, beside the backbone, as a function of its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_lwdgh.networks.layers.batch_norm import refuse_norms_of_keras
+from tf_lwdgh.networks.variables import describe
+from tf_lwdgh.types import Tensors
+
+
+class Part:
+    """A Keras model whose parameters are meta-parameters of a learner, such as a relation module.
+
+    Attributes:
+      names: a name a trainable variable, beginning with the part's, such as 'relation/conv1/kernel'.
+      layer_names: the name of each variable's layer, 'relation/conv1'.
+      is_idle: whether batch statistics cancel each variable, so that its gradient is always 0.
+      variables: the trainable variables.
+      state_variables: BatchNorm's averages.
+      state_names: their names.
+
+    Args:
+      name: the part's.
+      keras_model: of any inputs and outputs; its BatchNorm must be layers.batch_norm's.
+      offset: where its averages begin in the state of all.
+    """
+
+    def __init__(self, name: str, keras_model: keras.Model, offset: int) -> None:
+        refuse_norms_of_keras(keras_model, f"The part {name!r}")
+        self.variables = list(keras_model.trainable_variables)
+        self.state_variables = list(keras_model.non_trainable_variables)
+        described = describe(keras_model, self.variables)
+        self.names = [f"{name}/{d.name}" for d in described]
+        self.layer_names = [f"{name}/{d.layer_name}" for d in described]
+        self.is_idle = [d.is_idle for d in described]
+        averages = describe(keras_model, self.state_variables)
+        self.state_names = [f"{name}/{d.name}" for d in averages]
+        self._keras_model, self._offset = keras_model, offset
+
+    def __call__(
+        self,
+        own: Mapping[str, tf.Tensor],
+        state: Sequence[tf.Tensor],
+        inputs: Any,
+        *,
+        training: bool,
+    ) -> tuple[Any, Tensors]:
+        """What the part makes of its inputs.
+
+        Args:
+          own: the learner's own meta-parameters, these among them (Meta.own).
+          state: BatchNorm's averages of the network and of all parts (Meta.state).
+          inputs: as the Keras model takes them.
+          training: whether BatchNorm takes the batch's own statistics.
+
+        Returns:
+          The outputs, and the state, in which this part's averages are the batch's with training=True.
+        """
+        end = self._offset + len(self.state_variables)
+        outputs, mine = self._keras_model.stateless_call(
+            [own[name] for name in self.names],
+            list(state[self._offset : end]),
+            inputs,
+            training=training,
+        )
+        return outputs, [*state[: self._offset], *mine, *state[end:]]
