@@ -27,9 +27,19 @@ BATCH = tiny_tasks.episodes()
 
 
 def check_slope(params, meta) -> None:
-    """The outer gradient is that of the objective, with what couples the tasks held fast."""
-    objective = functools.partial(coupled_objectives, params, couplings(params, meta))
-    tiny_tasks.assert_gradient_is_the_slope(params, BATCH, meta, objective=objective, directions=1)
+    """The outer gradient is that of the objective, with what couples the tasks and all draws held fast."""
+    coupled = couplings(params, meta)
+    objective = functools.partial(coupled_objectives, params, coupled)
+    tasks = [
+        params.learner.outer_gradient(
+            tiny_tasks.context(params, coupling=c), meta, tiny_tasks.task(BATCH, k)
+        )[0]
+        for k, c in enumerate(coupled)
+    ]
+    gradients = [np.stack(g) for g in zip(*map(params.flatten, tasks))]
+    tiny_tasks.assert_gradient_is_the_slope(
+        params, BATCH, meta, objective=objective, gradients=gradients, directions=1
+    )
 
 
 def check_slope_with_steps_held(params, meta) -> None:
@@ -133,6 +143,11 @@ CASES = {  # of several cases of a learner, the first is the one for what takes 
     "MetaCurvature": Case("MetaCurvature"),
     "ProtoMAML": Case("ProtoMAML", loop={"inner_lr": 0.02}, blocks=2),  # else its first loss is 0
     "PrototypicalNetwork": Case("PrototypicalNetwork", loop=None),
+    "MatchingNetwork": Case("MatchingNetwork", loop=None),
+    "MatchingNetwork_full_context": Case(
+        "MatchingNetwork", {"full_context": True, "reading_steps": 2}, None, vectorized=False
+    ),
+    "RelationNetwork": Case("RelationNetwork", {"filters": 2, "hidden": 3}, None),
     "UnicornMAML": Case("UnicornMAML", {"query_temperature": 0.5}, vectorized=False),
     "Reptile": Case(
         "Reptile",
@@ -333,9 +348,9 @@ def test_what_it_trains_and_nothing_else_has_a_gradient(case, eagerly):
     gradient, result = params.learner.outer_gradient(told, meta, one)
     wanted = params.learner.trained(params.model)
     assert [g is not None for g in gradient.network] == wanted and gradient.state == []
-    assert sorted(gradient.own) == sorted(params.own) and list(params.own) == [
-        p.name for p in params.learner.own(params.model)
-    ]
+    own = [p.name for p in params.learner.own(params.model)]
+    own += [name for part in params.model.parts.values() for name in part.names]
+    assert sorted(gradient.own) == sorted(params.own) and list(params.own) == own
     flat = params.flatten(gradient)
     assert [g.shape for g in flat] == [v.shape for v in params.variables_trained]
     assert all(np.isfinite(g).all() for g in flat) and any(np.abs(g).max() > 1e-3 for g in flat)

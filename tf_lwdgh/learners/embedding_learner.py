@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
 
 import tensorflow as tf
 
@@ -40,7 +41,9 @@ class EmbeddingLearner(Learner):
         Those are empty but for 'inductive'.
         """
         batch = self.support_takes_batch(context)
-        features, state = context.model.features(meta.network, meta.state, images, training=batch)
+        features, state = context.model.features(
+            meta.network, meta.state, images, training=batch, noise=noise(context, "support")
+        )
         return features, list(state) if self.batch_norm == "inductive" else []
 
     def embed_queries(
@@ -49,5 +52,12 @@ class EmbeddingLearner(Learner):
         """Features [B, D] of queries by the statistics that were kept, and their own statistics."""
         batch = self.queries_take_batch(context)
         return context.model.features(
-            meta.network, kept or meta.state, images, training=batch
+            meta.network, kept or meta.state, images, training=batch, noise=noise(context, "query")
         )
+
+
+def noise(context: Context, of: str) -> tf.Tensor | None:
+    """What dropout draws by for some images of a task: a key in training, else nothing."""
+    if not context.training:
+        return None
+    return tf.random.fold_in(context.task_key, zlib.crc32(of.encode()), alg="philox")

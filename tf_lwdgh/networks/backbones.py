@@ -36,7 +36,7 @@ def _check(name: str, image_size: int, channels: int, n_way: int, widths: Sequen
         )
 
 
-def _full(dtype: str) -> str:
+def full_dtype(dtype: str) -> str:
     """The dtype of everything but the convolutions' products."""
     return keras.DTypePolicy(dtype).variable_dtype
 
@@ -46,9 +46,12 @@ def _products(dtype: str) -> str:
     return keras.DTypePolicy(dtype).compute_dtype
 
 
-def _with_head(images, features, n_way: int, zero_head: bool, dtype: str, name: str) -> keras.Model:
+def with_head(
+    images, features, n_way: int, zero_head: bool, dtype: str, name: str
+) -> keras.Model:
+    """The model from images to logits, given its input and its features [B, D]."""
     initializer = "zeros" if zero_head else "glorot_uniform"
-    head = keras.layers.Dense(n_way, kernel_initializer=initializer, name=HEAD, dtype=_full(dtype))
+    head = keras.layers.Dense(n_way, kernel_initializer=initializer, name=HEAD, dtype=full_dtype(dtype))
     return keras.Model(images, head(features), name=name)
 
 
@@ -62,6 +65,7 @@ def convnet4(
     blocks: int = 4,
     epsilon: float = 1e-5,
     fused: bool = True,
+    last_relu: bool = True,
     zero_head: bool = False,
     dtype: str = "float32",
 ) -> keras.Model:
@@ -75,6 +79,7 @@ def convnet4(
       blocks: convolution blocks, each halving height and width.
       epsilon: BatchNorm's.
       fused: use the hand-derived block (False: plain differentiation, slower).
+      last_relu: whether the last block has its ReLU, without which features may be negative.
       zero_head: start the head at zero.
       dtype: a Keras dtype policy: 'float32'; 'mixed_bfloat16' or 'mixed_float16', which lower the
         convolutions' products and nothing else; 'float64' for checks.
@@ -86,20 +91,21 @@ def convnet4(
       ValueError: a size is below 1, or the image is too small for the poolings.
     """
     _check("convnet4", image_size, channels, n_way, (filters,) * blocks)
-    images = x = keras.Input((image_size, image_size, channels), dtype=_full(dtype), name="images")
+    images = x = keras.Input((image_size, image_size, channels), dtype=full_dtype(dtype), name="images")
     for i in range(1, blocks + 1):
         block = ConvBlock(
             filters, suffix=str(i), epsilon=epsilon, fused=fused, on_images=i == 1,
-            product_dtype=_products(dtype), name=f"block{i}", dtype=_full(dtype),
+            relu=last_relu or i < blocks,
+            product_dtype=_products(dtype), name=f"block{i}", dtype=full_dtype(dtype),
         )  # fmt: skip
         x = block(x)
-    features = keras.layers.Flatten(name="features", dtype=_full(dtype))(x)
-    return _with_head(images, features, n_way, zero_head, dtype, "convnet4")
+    features = keras.layers.Flatten(name="features", dtype=full_dtype(dtype))(x)
+    return with_head(images, features, n_way, zero_head, dtype, "convnet4")
 
 
 def _conv_norm(x, filters: int, size: int, name: str, slope: float, dtype: str, norm: dict):
     x = Convolution(
-        filters, size, _products(dtype), use_bias=False, name=f"{name}_conv", dtype=_full(dtype),
+        filters, size, _products(dtype), use_bias=False, name=f"{name}_conv", dtype=full_dtype(dtype),
         kernel_initializer="he_normal",
     )(x)  # fmt: skip
     return NormLeakyRelu(slope, momentum=NO_MEMORY, name=f"{name}_norm", **norm)(x)
@@ -150,9 +156,9 @@ def resnet12(
       ValueError: a size is below 1, or the image is too small for the poolings.
     """
     _check("resnet12", image_size, channels, n_way, widths)
-    images = x = keras.Input((image_size, image_size, channels), dtype=_full(dtype), name="images")
-    norm = {"epsilon": epsilon, "fused": fused, "dtype": _full(dtype)}
+    images = x = keras.Input((image_size, image_size, channels), dtype=full_dtype(dtype), name="images")
+    norm = {"epsilon": epsilon, "fused": fused, "dtype": full_dtype(dtype)}
     for i, filters in enumerate(widths, 1):
         x = _residual_block(x, filters, f"block{i}", dtype, norm)
-    features = keras.layers.GlobalAveragePooling2D(name="features", dtype=_full(dtype))(x)
-    return _with_head(images, features, n_way, zero_head, dtype, "resnet12")
+    features = keras.layers.GlobalAveragePooling2D(name="features", dtype=full_dtype(dtype))(x)
+    return with_head(images, features, n_way, zero_head, dtype, "resnet12")

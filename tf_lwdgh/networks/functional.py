@@ -16,6 +16,7 @@ from tf_lwdgh.networks.backbones import HEAD
 from tf_lwdgh.networks.kernels.image_block import Patches
 from tf_lwdgh.networks.layers.batch_norm import BatchNormalization, refuse_norms_of_keras
 from tf_lwdgh.networks.layers.conv_block import ConvBlock
+from tf_lwdgh.networks.layers.dropout import dropping
 from tf_lwdgh.networks.parts import Part
 from tf_lwdgh.networks.variables import describe
 from tf_lwdgh.types import Tensors
@@ -111,9 +112,20 @@ class FunctionalModel:
         return self.head(params, features), state
 
     def features(
-        self, params: Tensors, state: Tensors, images: tf.Tensor | Prepared, *, training: bool
+        self,
+        params: Tensors,
+        state: Tensors,
+        images: tf.Tensor | Prepared,
+        *,
+        training: bool,
+        noise: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, Tensors]:
-        """What the head takes of some images: [B, D], and the state, as `apply` gives it."""
+        """What the head takes of some images: [B, D], and the state, as `apply` gives it.
+
+        Args:
+          params: see `apply`; likewise state, images and training.
+          noise: [2] int64, the key that Dropout draws by; None: nothing is dropped.
+        """
         prepared = images if isinstance(images, Prepared) else Prepared(images, None)
         x, params, stem_state = prepared.images, list(params), []
         state, of_parts = list(state[: self._n_state]), list(state[self._n_state :])
@@ -123,7 +135,10 @@ class FunctionalModel:
                 params[:count], state[:kept], x, training=training, patches=prepared.patches
             )
             params, state = params[count:], state[kept:]
-        features, body_state = self.body.stateless_call(params[:-2], state, x, training=training)
+        with dropping(noise):
+            features, body_state = self.body.stateless_call(
+                params[:-2], state, x, training=training
+            )
         return features, [*stem_state, *body_state, *of_parts]
 
     @staticmethod

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from tf_lwdgh.networks.layers.batch_norm import refuse_norms_of_keras
+from tf_lwdgh.networks.layers.dropout import dropping
 from tf_lwdgh.networks.variables import describe
 from tf_lwdgh.types import Tensors
 
@@ -49,6 +50,7 @@ class Part:
         inputs: Any,
         *,
         training: bool,
+        noise: tf.Tensor | None = None,
     ) -> tuple[Any, Tensors]:
         """What the part makes of its inputs.
 
@@ -57,15 +59,15 @@ class Part:
           state: BatchNorm's averages of the network and of all parts (Meta.state).
           inputs: as the Keras model takes them.
           training: whether BatchNorm takes the batch's own statistics.
+          noise: [2] int64, the key that Dropout draws by; None: nothing is dropped.
 
         Returns:
           The outputs, and the state, in which this part's averages are the batch's with training=True.
         """
         end = self._offset + len(self.state_variables)
-        outputs, mine = self._keras_model.stateless_call(
-            [own[name] for name in self.names],
-            list(state[self._offset : end]),
-            inputs,
-            training=training,
-        )
+        params, averages = [own[name] for name in self.names], list(state[self._offset : end])
+        with dropping(noise):
+            outputs, mine = self._keras_model.stateless_call(
+                params, averages, inputs, training=training
+            )
         return outputs, [*state[: self._offset], *mine, *state[end:]]

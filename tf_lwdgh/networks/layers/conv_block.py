@@ -29,6 +29,7 @@ class ConvBlock(keras.layers.Layer):
       suffix: of the inner layers' names, 'conv<suffix>' and 'norm<suffix>'.
       epsilon: BatchNorm's.
       fused: use the hand-derived blocks with training=True; False differentiates the plain operations.
+      relu: without it, which the hand-derived blocks can't leave out, plain operations run.
       on_images: the input is images, which no gradient is asked of: the fused block then gives none,
         and computes what depends on them alone once (`patches`).
       product_dtype: of the convolution's products; None: the layer's own.
@@ -40,13 +41,15 @@ class ConvBlock(keras.layers.Layer):
         suffix: str = "",
         epsilon: float = 1e-5,
         fused: bool = True,
+        relu: bool = True,
         on_images: bool = False,
         product_dtype: str | None = None,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
         self.filters, self.suffix, self.epsilon = filters, suffix, epsilon
-        self.fused, self.on_images, self.product_dtype = fused, on_images, product_dtype
+        self.fused, self.relu = fused, relu
+        self.on_images, self.product_dtype = on_images, product_dtype
         inner = {"dtype": self.dtype_policy}
         self.conv = Convolution(filters, 3, product_dtype, name=f"conv{suffix}", **inner)
         # It keeps the last batch's statistics; averaging over tasks and steps is the meta-step's work.
@@ -75,14 +78,15 @@ class ConvBlock(keras.layers.Layer):
 
     @property
     def _fused(self) -> bool:
-        return self.fused and not plain_only()
+        return self.fused and self.relu and not plain_only()
 
     def call(
         self, x: tf.Tensor, training: bool = False, patches: Patches | None = None
     ) -> tf.Tensor:
         if not (training and self._fused):
             y = self.norm(self.conv(x), training=training)
-            return tf.nn.relu(tf.nn.max_pool2d(y, 2, 2, "VALID"))
+            y = tf.nn.max_pool2d(y, 2, 2, "VALID")
+            return tf.nn.relu(y) if self.relu else y
         weights = (self.conv.kernel, self.conv.bias, self.norm.gamma, self.norm.beta)
         kernel, bias, gamma, beta = map(tf.convert_to_tensor, weights)
         if self.on_images:
@@ -102,5 +106,5 @@ class ConvBlock(keras.layers.Layer):
         return (batch, halve(height), halve(width), self.filters)
 
     def get_config(self) -> dict:
-        own = ("filters", "suffix", "epsilon", "fused", "on_images", "product_dtype")
+        own = ("filters", "suffix", "epsilon", "fused", "relu", "on_images", "product_dtype")
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}

@@ -1,0 +1,121 @@
+"""The networks that metric learners were published with, as backbones: images [B, H, W, C] -> logits [B, N].
+
+Their features are what counts; the head is there since every backbone has one.
+"""
+
+from __future__ import annotations
+
+import math
+
+import keras
+
+from tf_lwdgh import config
+from tf_lwdgh.networks.backbones import NO_MEMORY, full_dtype, with_head
+from tf_lwdgh.networks.layers.batch_norm import BatchNormalization
+from tf_lwdgh.networks.layers.dropout import Dropout
+
+
+def check_image_size(name: str, image_size: int, least: int) -> None:
+    """Raises ValueError where images are too small for a network."""
+    if image_size < least:
+        raise ValueError(
+            f"{name} needs images of at least {least} × {least} pixels. "
+            f"Received: image_size={image_size} (ImageConfig.image_size = …)."
+        )
+
+
+def relation_conv(x, filters: int, name: str, *, padding: str, pool: bool, epsilon: float):
+    """3×3 convolution, BatchNorm, ReLU and, if wanted, 2×2 max-pooling, as Relation Networks start them."""
+    spread = math.sqrt(2 / (9 * filters))
+    normal = keras.initializers.RandomNormal(stddev=spread)
+    x = keras.layers.Conv2D(
+        filters, 3, padding=padding, kernel_initializer=normal, name=f"{name}_conv", dtype=x.dtype
+    )(x)
+    x = BatchNormalization(NO_MEMORY, epsilon, name=f"{name}_norm", dtype=x.dtype)(x)
+    x = keras.layers.ReLU(name=f"{name}_relu", dtype=x.dtype)(x)
+    return keras.layers.MaxPooling2D(name=f"{name}_pool", dtype=x.dtype)(x) if pool else x
+
+
+@config.configurable
+def relation_encoder(
+    *,
+    image_size: int = 84,
+    channels: int = 3,
+    n_way: int = 5,
+    filters: int = 64,
+    epsilon: float = 1e-5,
+    dtype: str = "float32",
+) -> keras.Model:
+    """The embedding of Relation Networks (Sung et al. 2018): a map of 19×19 places at 84×84, 5×5 at 28×28.
+
+    4 × [3×3 convolution, BatchNorm, ReLU]; the first two unpadded with 2×2 max-pooling, the others padded
+    without.
+
+    Args:
+      image_size: height and width in pixels, at least 10.
+      channels: of the images.
+      n_way: width of the head, which Relation Networks don't use.
+      filters: of every convolution.
+      epsilon: BatchNorm's.
+      dtype: 'float32', or 'float64' for checks.
+
+    Raises:
+      ValueError: the image is too small for the poolings.
+    """
+    check_image_size("relation_encoder", image_size, 10)
+    dtype = full_dtype(dtype)
+    images = x = keras.Input((image_size, image_size, channels), dtype=dtype, name="images")
+    for i in range(1, 5):
+        early = i <= 2
+        padding = "valid" if early else "same"
+        x = relation_conv(x, filters, f"block{i}", padding=padding, pool=early, epsilon=epsilon)
+    features = keras.layers.Flatten(name="features", dtype=dtype)(x)
+    return with_head(images, features, n_way, False, dtype, "relation_encoder")
+
+
+@config.configurable
+def gnn_encoder(
+    *,
+    image_size: int = 84,
+    channels: int = 3,
+    n_way: int = 5,
+    n_features: int = 128,
+    dropout: tuple[float, float] = (0.4, 0.5),
+    epsilon: float = 1e-5,
+    dtype: str = "float32",
+) -> keras.Model:
+    """The embedding of the GNN (Garcia & Bruna 2018) on mini-ImageNet; 1,283,200 weights at 84×84.
+
+    3×3 convolutions of 64, 96 (unpadded), 128 and 256 filters, each without bias and with BatchNorm, 2×2
+    max-pooling and LeakyReLU 0.2; dropout of whole maps after the third and the fourth; then a dense layer
+    with BatchNorm.
+
+    Args:
+      image_size: height and width in pixels, at least 20.
+      channels: of the images.
+      n_way: width of the head, which the GNN doesn't use.
+      n_features: of an image.
+      dropout: the shares after the third and the fourth convolution.
+      epsilon: BatchNorm's.
+      dtype: 'float32', or 'float64' for checks.
+
+    Raises:
+      ValueError: the image is too small for the poolings.
+    """
+    check_image_size("gnn_encoder", image_size, 20)
+    dtype = full_dtype(dtype)
+    images = x = keras.Input((image_size, image_size, channels), dtype=dtype, name="images")
+    for i, (filters, rate) in enumerate(zip((64, 96, 128, 256), (0.0, 0.0, *dropout)), 1):
+        padding = "valid" if i == 2 else "same"
+        x = keras.layers.Conv2D(
+            filters, 3, padding=padding, use_bias=False, name=f"conv{i}", dtype=dtype
+        )(x)
+        x = BatchNormalization(NO_MEMORY, epsilon, name=f"norm{i}", dtype=dtype)(x)
+        x = keras.layers.MaxPooling2D(name=f"pool{i}", dtype=dtype)(x)
+        x = keras.layers.LeakyReLU(0.2, name=f"relu{i}", dtype=dtype)(x)
+        if rate:
+            x = Dropout(rate, maps=True, name=f"dropout{i}", dtype=dtype)(x)
+    x = keras.layers.Flatten(name="flat", dtype=dtype)(x)
+    x = keras.layers.Dense(n_features, name="dense", dtype=dtype)(x)
+    features = BatchNormalization(NO_MEMORY, epsilon, name="features", dtype=dtype)(x)
+    return with_head(images, features, n_way, False, dtype, "gnn_encoder")
