@@ -52,6 +52,8 @@ SMALL = {
     "convnet4": {"image_size": 4, "filters": 2, "blocks": 1},
     "resnet12": {"image_size": 4, "widths": (2,)},
     "relation_encoder": {"image_size": 24, "filters": 2},
+    "gnn_encoder": {"image_size": 20, "n_features": 4},
+    "snail_resnet": {"image_size": 4, "widths": (2,), "n_features": 4},
 }
 COMMAND = "# Command: python -m tf_lwdgh.train --gin_file={} --data_dir=data"
 

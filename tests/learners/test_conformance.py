@@ -143,6 +143,10 @@ CASES = {  # of several cases of a learner, the first is the one for what takes 
     "MetaCurvature": Case("MetaCurvature"),
     "ProtoMAML": Case("ProtoMAML", loop={"inner_lr": 0.02}, blocks=2),  # else its first loss is 0
     "PrototypicalNetwork": Case("PrototypicalNetwork", loop=None),
+    "GNN": Case("GNN", {"hidden": (4, 3), "growth": 2}, None, vectorized=False),
+    "SNAIL": Case(
+        "SNAIL", {"most_items": 7, "filters": 2, "attention": ((2, 3), (3, 2))}, None, vectorized=False
+    ),
     "MatchingNetwork": Case("MatchingNetwork", loop=None),
     "MatchingNetwork_full_context": Case(
         "MatchingNetwork", {"full_context": True, "reading_steps": 2}, None, vectorized=False

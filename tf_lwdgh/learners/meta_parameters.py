@@ -33,8 +33,9 @@ class MetaParameters(tf.Module):
         super().__init__(name="meta_parameters")
         self.model, self.learner = FunctionalModel(keras_model), learner
         learner.check(self.model)
-        declared = {p.name: p for p in learner.own(self.model)}
-        if len(declared) < len(learner.own(self.model)):
+        own = learner.own(self.model)
+        declared = {p.name: p for p in own}
+        if len(declared) < len(own):
             raise ValueError(f"{type(learner).__name__} names two of its own parameters alike.")
         # Keras allows no '/' in a name.
         self.own = {

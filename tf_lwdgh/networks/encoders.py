@@ -74,6 +74,62 @@ def relation_encoder(
 
 
 @config.configurable
+def snail_resnet(
+    *,
+    image_size: int = 84,
+    channels: int = 3,
+    n_way: int = 5,
+    widths: tuple[int, ...] = (64, 96, 128, 256),
+    n_features: int = 384,
+    dropout: float = 0.1,
+    epsilon: float = 1e-5,
+    dtype: str = "float32",
+) -> keras.Model:
+    """The residual network of SNAIL (Mishra et al. 2018), also adaResNet's.
+
+    A block of each width: 3 × [3×3 convolution, BatchNorm, LeakyReLU 0.1] beside a 1×1 convolution, their
+    sum max-pooled by 2×2, then dropout; at the end a 1×1 convolution to 2,048, the mean over places, ReLU,
+    dropout and a dense layer.
+
+    Args:
+      image_size: height and width in pixels, at least 2**len(widths).
+      channels: of the images.
+      n_way: width of the head, which SNAIL doesn't use.
+      widths: filters of the blocks.
+      n_features: of an image.
+      dropout: the share that is dropped; public code keeps a tenth, where the paper's 0.9 is more likely
+        what is kept.
+      epsilon: BatchNorm's.
+      dtype: 'float32', or 'float64' for checks.
+
+    Raises:
+      ValueError: the image is too small for the poolings.
+    """
+    check_image_size("snail_resnet", image_size, 2 ** len(widths))
+    dtype = full_dtype(dtype)
+
+    def conv(x, filters: int, size: int, name: str):
+        layer = keras.layers.Conv2D(filters, size, padding="same", name=name, dtype=dtype)
+        return layer(x)
+
+    images = x = keras.Input((image_size, image_size, channels), dtype=dtype, name="images")
+    for i, filters in enumerate(widths, 1):
+        shortcut = conv(x, filters, 1, f"block{i}_shortcut")
+        for j in (1, 2, 3):
+            x = conv(x, filters, 3, f"block{i}_conv{j}")
+            x = BatchNormalization(NO_MEMORY, epsilon, name=f"block{i}_norm{j}", dtype=dtype)(x)
+            x = keras.layers.LeakyReLU(0.1, name=f"block{i}_relu{j}", dtype=dtype)(x)
+        x = keras.layers.Add(name=f"block{i}_sum", dtype=dtype)([x, shortcut])
+        x = keras.layers.MaxPooling2D(name=f"block{i}_pool", dtype=dtype)(x)
+        x = Dropout(dropout, name=f"block{i}_dropout", dtype=dtype)(x)
+    x = keras.layers.GlobalAveragePooling2D(name="mean", dtype=dtype)(conv(x, 2048, 1, "wide"))
+    x = keras.layers.ReLU(name="relu", dtype=dtype)(x)
+    x = Dropout(dropout, name="dropout", dtype=dtype)(x)
+    features = keras.layers.Dense(n_features, name="features", dtype=dtype)(x)
+    return with_head(images, features, n_way, False, dtype, "snail_resnet")
+
+
+@config.configurable
 def gnn_encoder(
     *,
     image_size: int = 84,
