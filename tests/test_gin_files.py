@@ -52,6 +52,8 @@ SMALL = {
     "convnet4": {"image_size": 4, "filters": 2, "blocks": 1},
     "resnet12": {"image_size": 4, "widths": (2,)},
     "relation_encoder": {"image_size": 24, "filters": 2},
+    "adacnn": {"image_size": 4, "filters": 2, "blocks": 2},
+    "metanet_encoder": {"image_size": 4, "filters": 2},
     "gnn_encoder": {"image_size": 20, "n_features": 4},
     "snail_resnet": {"image_size": 4, "widths": (2,), "n_features": 4},
 }
@@ -179,7 +181,7 @@ def letters(text: str) -> str:
 # What a fragment makes beside, or in place of, the class of its name.
 VARIANTS = {
     "lwdgh_ee": "LWDGH", "lwdgh_relative": "LWDGH", "conflict_free": "ConFIG", "sharp_maml": "MAML",
-    "taml_entropy": "TAML", "taml_inequality": "TAML", "maml_plus_plus": "MAMLPlusPlus",
+    "adacnn": "CSN", "adaresnet": "CSN", "taml_entropy": "TAML", "taml_inequality": "TAML", "maml_plus_plus": "MAMLPlusPlus",
 }  # fmt: skip
 
 

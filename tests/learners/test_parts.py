@@ -79,6 +79,19 @@ def test_a_part_replaces_its_own_averages_in_the_state_and_no_others():
     np.testing.assert_allclose(state[-2], tf.reduce_mean(hidden, 0), rtol=1e-12)
 
 
+def test_the_seeds_of_a_recurrent_layer_are_no_averages():
+    rows = keras.Input([None, 3], dtype="float64")
+    network = keras.Model(rows, keras.layers.LSTM(2, dtype="float64")(rows))
+    assert network.non_trainable_variables
+    part = Part("mine", network, 0)
+    assert not part.state_variables
+    own = dict(zip(part.names, map(tf.convert_to_tensor, part.variables)))
+    x = tf.random.stateless_normal([4, 5, 3], [1, 2], dtype=tf.float64)
+    found, state = part(own, [], x, training=True)
+    np.testing.assert_allclose(found, network(x), rtol=1e-12)
+    assert state == []
+
+
 def test_keras_s_own_batch_norm_is_refused():
     rows = keras.Input([3])
     network = keras.Model(rows, keras.layers.BatchNormalization()(rows))

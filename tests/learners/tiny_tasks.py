@@ -14,6 +14,7 @@ from tf_lwdgh.learners import Learner
 from tf_lwdgh.learners.context import Context
 from tf_lwdgh.learners.meta_parameters import MetaParameters
 from tf_lwdgh.networks.backbones import convnet4
+from tf_lwdgh.networks.encoders import adacnn
 from tf_lwdgh.outer.meta_step import MetaStep, OuterLoop
 from tf_lwdgh.outer.outer_gradients import Outcome, outer_gradients
 from tf_lwdgh.outer.task_execution import TaskExecution
@@ -29,9 +30,14 @@ def convnet(
     blocks: int = 2,
     dtype: str = "float64",
     seed: int = 7,
+    hooked: bool = False,
 ) -> keras.Model:
-    """A Convnet4 of few blocks with 3 filters on 8×8 images."""
+    """A Convnet4 of few blocks with 3 filters on 8×8 images; with `hooked`, an adaCNN."""
     keras.utils.set_random_seed(seed)
+    if hooked:
+        return adacnn(
+            image_size=SIZE, channels=CHANNELS, n_way=n_way, filters=3, blocks=blocks, dtype=dtype
+        )
     return convnet4(
         image_size=SIZE, channels=CHANNELS, n_way=n_way, filters=3, blocks=blocks, fused=fused,
         dtype=dtype,

@@ -13,6 +13,7 @@ from tf_lwdgh import config
 from tf_lwdgh.networks.backbones import NO_MEMORY, full_dtype, with_head
 from tf_lwdgh.networks.layers.batch_norm import BatchNormalization
 from tf_lwdgh.networks.layers.dropout import Dropout
+from tf_lwdgh.networks.layers.hooked_relu import HookedRelu
 
 
 def check_image_size(name: str, image_size: int, least: int) -> None:
@@ -118,7 +119,7 @@ def snail_resnet(
         for j in (1, 2, 3):
             x = conv(x, filters, 3, f"block{i}_conv{j}")
             x = BatchNormalization(NO_MEMORY, epsilon, name=f"block{i}_norm{j}", dtype=dtype)(x)
-            x = keras.layers.LeakyReLU(0.1, name=f"block{i}_relu{j}", dtype=dtype)(x)
+            x = HookedRelu(0.1, name=f"block{i}_relu{j}", dtype=dtype)(x)
         x = keras.layers.Add(name=f"block{i}_sum", dtype=dtype)([x, shortcut])
         x = keras.layers.MaxPooling2D(name=f"block{i}_pool", dtype=dtype)(x)
         x = Dropout(dropout, name=f"block{i}_dropout", dtype=dtype)(x)
@@ -127,6 +128,80 @@ def snail_resnet(
     x = Dropout(dropout, name="dropout", dtype=dtype)(x)
     features = keras.layers.Dense(n_features, name="features", dtype=dtype)(x)
     return with_head(images, features, n_way, False, dtype, "snail_resnet")
+
+
+@config.configurable
+def adacnn(
+    *,
+    image_size: int = 84,
+    channels: int = 3,
+    n_way: int = 5,
+    filters: int = 32,
+    blocks: int = 5,
+    epsilon: float = 1e-5,
+    dtype: str = "float32",
+) -> keras.Model:
+    """The network of adaCNN (Munkhdalai et al. 2018): blocks of 3×3 convolution, BatchNorm, ReLU, 2×2 max-pool.
+
+    As Convnet4, with ReLUs that a learner may shift. The paper gives 32 filters in one place and 64 in another.
+
+    Args:
+      image_size: height and width in pixels, at least 2**blocks.
+      channels: of the images.
+      n_way: width of the head.
+      filters: of every convolution.
+      blocks: how many.
+      epsilon: BatchNorm's.
+      dtype: 'float32', or 'float64' for checks.
+
+    Raises:
+      ValueError: the image is too small for the poolings.
+    """
+    check_image_size("adacnn", image_size, 2**blocks)
+    dtype = full_dtype(dtype)
+    images = x = keras.Input((image_size, image_size, channels), dtype=dtype, name="images")
+    for i in range(1, blocks + 1):
+        conv = keras.layers.Conv2D(filters, 3, padding="same", name=f"conv{i}", dtype=dtype)
+        x = BatchNormalization(NO_MEMORY, epsilon, name=f"norm{i}", dtype=dtype)(conv(x))
+        x = HookedRelu(name=f"relu{i}", dtype=dtype)(x)
+        x = keras.layers.MaxPooling2D(name=f"pool{i}", dtype=dtype)(x)
+    features = keras.layers.Flatten(name="features", dtype=dtype)(x)
+    return with_head(images, features, n_way, False, dtype, "adacnn")
+
+
+@config.configurable
+def metanet_encoder(
+    *,
+    image_size: int = 84,
+    channels: int = 3,
+    n_way: int = 5,
+    filters: int = 32,
+    epsilon: float = 1e-5,
+    dtype: str = "float32",
+) -> keras.Model:
+    """The part of MetaNet's networks without fast weights: 11×11 places at 84×84, 4×4 at 28×28.
+
+    3 × [3×3 convolution without bias, BatchNorm, ReLU, 2×2 max-pool that keeps the last row and column].
+
+    Args:
+      image_size: height and width in pixels.
+      channels: of the images.
+      n_way: width of the head, which MetaNet doesn't use.
+      filters: of every convolution.
+      epsilon: BatchNorm's.
+      dtype: 'float32', or 'float64' for checks.
+    """
+    dtype = full_dtype(dtype)
+    images = x = keras.Input((image_size, image_size, channels), dtype=dtype, name="images")
+    for i in (1, 2, 3):
+        x = keras.layers.Conv2D(
+            filters, 3, padding="same", use_bias=False, name=f"conv{i}", dtype=dtype
+        )(x)
+        x = BatchNormalization(NO_MEMORY, epsilon, name=f"norm{i}", dtype=dtype)(x)
+        x = keras.layers.ReLU(name=f"relu{i}", dtype=dtype)(x)
+        x = keras.layers.MaxPooling2D(padding="same", name=f"pool{i}", dtype=dtype)(x)
+    features = keras.layers.Flatten(name="features", dtype=dtype)(x)
+    return with_head(images, features, n_way, False, dtype, "metanet_encoder")
 
 
 @config.configurable

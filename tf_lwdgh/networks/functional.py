@@ -17,6 +17,7 @@ from tf_lwdgh.networks.kernels.image_block import Patches
 from tf_lwdgh.networks.layers.batch_norm import BatchNormalization, refuse_norms_of_keras
 from tf_lwdgh.networks.layers.conv_block import ConvBlock
 from tf_lwdgh.networks.layers.dropout import dropping
+from tf_lwdgh.networks.layers.hooked_relu import Hook, HookedRelu, hooking
 from tf_lwdgh.networks.parts import Part
 from tf_lwdgh.networks.variables import describe
 from tf_lwdgh.types import Tensors
@@ -44,6 +45,7 @@ class FunctionalModel:
       n_features: the width of what the head takes.
       map_shape: (H, W, C) of the map that the features are, laid out flat; None where they are none.
       state_variables: BatchNorm's averages, first the network's, then those of the parts.
+      hooked: the activations that `features` lets a hook replace, by name, in their order.
       parts: the learner's own networks by name, see `attach`.
     """
 
@@ -72,6 +74,7 @@ class FunctionalModel:
         self.n_features = int(head.kernel.shape[0])
         self.image_shape = tuple(keras_model.inputs[0].shape[1:])
         self.map_shape = _map_shape(head)
+        self.hooked = {x.name: x for x in self.body.layers if isinstance(x, HookedRelu)}
         self.parts: dict[str, Part] = {}
         self._n_state = len(self.state_variables)  # without the parts'
 
@@ -81,6 +84,11 @@ class FunctionalModel:
         self.state_variables += part.state_variables
         self.parts[name] = part
         return part
+
+    def another(self) -> keras.Model:
+        """A Keras model of the same form with weights of its own: images -> features [B, D]."""
+        copy = keras.models.clone_model(self.keras_model)
+        return keras.Model(copy.input, copy.layers[-1].input)
 
     def values(self) -> Tensors:
         """The parameters' present values, one tensor a variable."""
@@ -119,12 +127,14 @@ class FunctionalModel:
         *,
         training: bool,
         noise: tf.Tensor | None = None,
+        hook: Hook | None = None,
     ) -> tuple[tf.Tensor, Tensors]:
         """What the head takes of some images: [B, D], and the state, as `apply` gives it.
 
         Args:
           params: see `apply`; likewise state, images and training.
           noise: [2] int64, the key that Dropout draws by; None: nothing is dropped.
+          hook: takes the place of each activation in `hooked`, given its name and input.
         """
         prepared = images if isinstance(images, Prepared) else Prepared(images, None)
         x, params, stem_state = prepared.images, list(params), []
@@ -135,7 +145,7 @@ class FunctionalModel:
                 params[:count], state[:kept], x, training=training, patches=prepared.patches
             )
             params, state = params[count:], state[kept:]
-        with dropping(noise):
+        with dropping(noise), hooking(hook):
             features, body_state = self.body.stateless_call(
                 params[:-2], state, x, training=training
             )

@@ -34,7 +34,10 @@ class Part:
     def __init__(self, name: str, keras_model: keras.Model, offset: int) -> None:
         refuse_norms_of_keras(keras_model, f"The part {name!r}")
         self.variables = list(keras_model.trainable_variables)
-        self.state_variables = list(keras_model.non_trainable_variables)
+        fixed = keras_model.non_trainable_variables
+        # Recurrent layers have seeds there too, of a dropout that they don't have.
+        self._is_average = [v.dtype.startswith("float") for v in fixed]
+        self.state_variables = [v for v, yes in zip(fixed, self._is_average) if yes]
         described = describe(keras_model, self.variables)
         self.names = [f"{name}/{d.name}" for d in described]
         self.layer_names = [f"{name}/{d.layer_name}" for d in described]
@@ -65,9 +68,14 @@ class Part:
           The outputs, and the state, in which this part's averages are the batch's with training=True.
         """
         end = self._offset + len(self.state_variables)
-        params, averages = [own[name] for name in self.names], list(state[self._offset : end])
+        params, averages = [own[name] for name in self.names], iter(state[self._offset : end])
+        fixed = [
+            next(averages) if yes else tf.convert_to_tensor(v)
+            for v, yes in zip(self._keras_model.non_trainable_variables, self._is_average)
+        ]
         with dropping(noise):
-            outputs, mine = self._keras_model.stateless_call(
-                params, averages, inputs, training=training
+            outputs, fixed = self._keras_model.stateless_call(
+                params, fixed, inputs, training=training
             )
+        mine = [v for v, yes in zip(fixed, self._is_average) if yes]
         return outputs, [*state[: self._offset], *mine, *state[end:]]
