@@ -5,6 +5,7 @@ train to val to test. Records and specs that Meta-Dataset's converters wrote loa
 load there.
 """
 
+from tf_lwdgh.data.store.croissant import CROISSANT_FILE
 from tf_lwdgh.data.store.records import (
     RecordFile,
     class_path,
@@ -17,6 +18,6 @@ from tf_lwdgh.data.store.spec import SPEC_FILE, SPLITS, DatasetSpec, open_datase
 from tf_lwdgh.data.store.writer import is_finished, write_dataset
 
 __all__ = [
-    "SPEC_FILE", "SPLITS", "DatasetSpec", "RecordFile", "class_path", "index_class", "is_finished",
-    "open_dataset", "read_class", "scratch_folder", "serialise", "write_dataset",
+    "CROISSANT_FILE", "SPEC_FILE", "SPLITS", "DatasetSpec", "RecordFile", "class_path", "index_class",
+    "is_finished", "open_dataset", "read_class", "scratch_folder", "serialise", "write_dataset",
 ]  # fmt: skip

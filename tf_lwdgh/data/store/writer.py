@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
+from tf_lwdgh.data.store import croissant
 from tf_lwdgh.data.store.records import class_path, serialise
 from tf_lwdgh.data.store.scratch import scratch_folder
 from tf_lwdgh.data.store.spec import SPEC_FILE, SPLITS, DatasetSpec
@@ -35,7 +36,7 @@ def write_dataset(
     superclasses: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> DatasetSpec:
-    """Writes a data set's records and spec.
+    """Writes a data set's records, spec and Croissant description.
 
     Everything goes into a hidden folder beside `out_dir`, which is renamed at the very end. What
     a killed conversion left there is removed by the next one.
@@ -85,6 +86,7 @@ def write_dataset(
             **_superclass_fields([c for c, _ in ordered], superclasses),
         )
         spec.write(partial)
+        croissant.write(partial, spec)
         os.chmod(partial, 0o755)
         _replace(partial, out_dir)
         return spec
