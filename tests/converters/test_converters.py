@@ -541,8 +541,9 @@ def test_installed_package_converts_without_the_tools(tmp_path, name):
         command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
     )
     assert done.returncode == 0 and f"usage: python -m tf_lwdgh.converters {name}" in done.stdout
-    tools = set(re.findall(r"python (tools/\w+\.py) ", done.stdout))
-    assert tools == {f"tools/{'make' if name == 'glyphs' else 'convert'}_{name}.py"}
+    tools = set(re.findall(r"python\s+(tools/\w+\.py)\s", done.stdout))
+    odd = {"glyphs": "make_glyphs", "build_tfds": "build_tfds"}
+    assert tools == {f"tools/{odd.get(name, f'convert_{name}')}.py"}
     assert all((TOOLS.parent / tool).is_file() for tool in tools)
 
 

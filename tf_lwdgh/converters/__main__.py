@@ -7,6 +7,7 @@ import importlib
 import sys
 
 COMMANDS = {
+    "build_tfds": "the other way: ours for TensorFlow Datasets",
     "cifar_fs": "CIFAR-FS, in all of its forms or from CIFAR-100",
     "cub": "CUB-200-2011's official archive, in three splits",
     "fc100": "FC100, pickled or from CIFAR-100",
@@ -14,6 +15,7 @@ COMMANDS = {
     "glyphs": "the built-in characters; needs no download",
     "mini_imagenet": "mini-ImageNet, in all of its forms",
     "omniglot": "Omniglot's official archives, in three splits",
+    "tfds": "any image classification set of TensorFlow Datasets",
     "tiered_imagenet": "tiered-ImageNet, in all of its forms",
 }
 

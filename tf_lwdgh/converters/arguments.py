@@ -17,17 +17,28 @@ if TYPE_CHECKING:  # at run time TensorFlow is loaded only after the flags are r
     from tf_lwdgh.data.store import DatasetSpec
 
 
-def parser(description: str, example: str, *, name: str | None) -> argparse.ArgumentParser:
-    """A parser with the flags of every converter; `name` is the data set's default name."""
+SOURCE = "The folder or archive to read; never written to."
+
+
+def parser(
+    description: str, example: str, *, name: str | None, source: str | None = SOURCE
+) -> argparse.ArgumentParser:
+    """A parser with the flags of every converter.
+
+    Args:
+      description: of the converter.
+      example: commands.
+      name: the data set's default name; None: it must be said.
+      source: the help of --source; None: there is no such flag.
+    """
     out = argparse.ArgumentParser(
         description=description,
         epilog=f"Example:\n\n{example}\n\nWhere the package is installed and there is no clone:\n\n"
         "  python -m tf_lwdgh.converters --help",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    out.add_argument(
-        "--source", required=True, help="The folder or archive to read; never written to."
-    )
+    if source is not None:
+        out.add_argument("--source", required=True, help=source)
     out.add_argument(
         "--data_dir",
         default="data",

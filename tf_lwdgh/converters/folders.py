@@ -13,7 +13,7 @@ from tf_lwdgh.converters.problems import Problems
 from tf_lwdgh.data import store
 
 VERSION = "folders-1"
-_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _SHOWN = 10
 
 Paths = Mapping[str, Mapping[str, Sequence[pathlib.Path]]]  # split -> class -> image files
@@ -148,7 +148,7 @@ def find_images(root: pathlib.Path, split: SplitChoice, problems: Problems) -> P
     else:
         there = subfolders(root)
         _refuse_split_names(root, there)
-        names = _by_fractions(sorted(there), split) if split.fractions else _read_lists(split.lists)
+        names = by_fractions(sorted(there), split) if split.fractions else read_lists(split.lists)
         folders = {s: _named(there, names[s], s, root, problems) for s in store.SPLITS}
     refuse_repeats(folders)
     return {
@@ -169,7 +169,7 @@ def _enter(root: pathlib.Path) -> pathlib.Path:
         inside = list(subfolders(root).values())
         if (
             len(inside) != 1
-            or inside[0].name in sum(_NAMES.values(), ())
+            or inside[0].name in sum(NAMES.values(), ())
             or not subfolders(inside[0])
         ):
             return root
@@ -180,7 +180,7 @@ def split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
     """The folders of train, val and test. ValueError where one is missing or has two names."""
     there = subfolders(root)
     out = {}
-    for split, names in _NAMES.items():
+    for split, names in NAMES.items():
         found = [n for n in names if n in there]
         if len(found) != 1:
             shown = ", ".join(list(there)[:_SHOWN]) or "no folder"
@@ -214,7 +214,7 @@ def refuse_repeats(folders: Mapping[str, Iterable[str]]) -> None:
             home[class_name] = split
 
 
-def _by_fractions(names: Sequence[str], split: SplitChoice) -> dict[str, list[str]]:
+def by_fractions(names: Sequence[str], split: SplitChoice) -> dict[str, list[str]]:
     """Orders the classes by a hash of (seed, name) and cuts; the same on every machine."""
 
     def rank(class_name: str) -> str:
@@ -232,7 +232,13 @@ def _by_fractions(names: Sequence[str], split: SplitChoice) -> dict[str, list[st
     return {name: sorted(cut) for name, cut in zip(store.SPLITS, cuts, strict=True)}
 
 
-def _read_lists(folder: str | os.PathLike) -> dict[str, list[str]]:
+def read_lists(folder: str | os.PathLike) -> dict[str, list[str]]:
+    """The class names in train.txt, val.txt and test.txt.
+
+    Raises:
+      FileNotFoundError: one of them is missing.
+      ValueError: one names a class twice.
+    """
     out = {}
     for split in store.SPLITS:
         path = pathlib.Path(folder, f"{split}.txt")
