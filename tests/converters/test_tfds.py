@@ -251,7 +251,7 @@ def test_the_command_says_what_to_do_where_the_set_is_not_there(tmp_path, capsys
     with pytest.raises(SystemExit) as stopped:
         command.main(flags)
     assert stopped.value.code == 2
-    assert "error: cifar100 is not prepared in" in capsys.readouterr().err
+    assert "cifar100 is not prepared in" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,8 +1,8 @@
 """Our data sets for TensorFlow Datasets: the builder `tf_lwdgh`, one config a data set.
 
 Importing this module registers it: `tfds.load('tf_lwdgh/glyphs')` draws the built-in set, and every
-other config copies records that a converter wrote, from <manual_dir>/<config>. What TFDS has prepared
-it reads without this module. With beam=True the classes are read on Apache Beam.
+other config reads <manual_dir>/<config>, a converter's records or a tree split/class/images. What TFDS
+has prepared it reads without this module. With beam=True the classes are read on Apache Beam.
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
-import os
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 
+from tf_lwdgh.converters import builder_sources as sources
 from tf_lwdgh.converters import glyphs
 from tf_lwdgh.data import store
 
@@ -27,7 +25,7 @@ Example = tuple[str, dict[str, Any]]
 
 @dataclasses.dataclass(eq=False)
 class Config(tfds.core.BuilderConfig):
-    """One data set: a folder of records by its name.
+    """One data set, by the name of its folder.
 
     Attributes:
       channels: of the images as they are decoded: 1 or 3. The files' bytes stay as they are.
@@ -40,63 +38,6 @@ class Config(tfds.core.BuilderConfig):
             raise ValueError(f"Config.channels must be 1 or 3. Received: {self.channels!r}.")
 
 
-@dataclasses.dataclass(frozen=True)
-class Records:
-    """A folder of records as a builder's source.
-
-    Attributes:
-      folder: that holds dataset_spec.json.
-    """
-
-    folder: str
-
-    @functools.cached_property
-    def spec(self) -> store.DatasetSpec:
-        """What the folder holds."""
-        return store.DatasetSpec.load(self.folder)
-
-    @property
-    def superclasses(self) -> Sequence[str]:
-        """The superclass of each class, or nothing."""
-        return [self.spec.superclass_names[i] for i in self.spec.superclasses]
-
-    def images(self, class_id: int) -> Iterator[bytes]:
-        """The encoded images of a class; every record's checksum is verified."""
-        yield from store.read_class(self.folder, self.spec, class_id)
-
-
-@dataclasses.dataclass(frozen=True)
-class Drawn:
-    """The built-in glyphs as a builder's source, drawn when they are asked for."""
-
-    @functools.cached_property
-    def _classes(self) -> list[tuple[str, str]]:
-        return [pair for pairs in glyphs.characters().values() for pair in pairs]
-
-    @functools.cached_property
-    def spec(self) -> store.DatasetSpec:
-        """What `tools/make_glyphs.py` would write."""
-        return store.DatasetSpec(
-            name=glyphs.NAME,
-            classes_per_split={s: len(pairs) for s, pairs in glyphs.characters().items()},
-            images_per_class=(glyphs.IMAGES_PER_CLASS,) * len(self._classes),
-            class_names=tuple(glyphs.class_name(*pair) for pair in self._classes),
-            converter_version=glyphs.VERSION,
-        )
-
-    @property
-    def superclasses(self) -> Sequence[str]:
-        """The script of each class."""
-        return [script for script, _ in self._classes]
-
-    def images(self, class_id: int) -> Iterator[np.ndarray]:
-        """The images of a class, uint8 [84, 84, 3]."""
-        yield from glyphs.images(self._classes[class_id][1])
-
-
-Source = Records | Drawn
-
-
 class TfLwdgh(tfds.core.GeneratorBasedBuilder):
     """Few-shot data sets: `train`, `validation` and `test` hold different classes.
 
@@ -107,8 +48,8 @@ class TfLwdgh(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "The first."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-    manual_dir (--manual_dir) must hold a folder of records named like the config, which a converter
-    writes: `python -m tf_lwdgh.converters --help`.
+    manual_dir (--manual_dir) must hold a folder named like the config, of records that a converter wrote
+    (`python -m tf_lwdgh.converters --help`) or of images, split/class/images.
     """
     BUILDER_CONFIGS = [
         Config(name=name, channels=channels, description=description)
@@ -131,7 +72,7 @@ class TfLwdgh(tfds.core.GeneratorBasedBuilder):
         """A builder.
 
         Args:
-          config: one of BUILDER_CONFIGS, the name of another folder of records, whose images are
+          config: one of BUILDER_CONFIGS, the name of another folder, whose images are
             then decoded to 3 channels, or a Config.
           beam: read the classes on Apache Beam, by TFDS's beam_runner and beam_options.
           **kwargs: data_dir, version, file_format, as of every builder.
@@ -162,7 +103,9 @@ class TfLwdgh(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        source = self._source(dl_manager)
+        name = self.builder_config.name
+        is_drawn = name == glyphs.NAME
+        source = sources.Drawn() if is_drawn else sources.find(dl_manager.manual_dir, name)
         spec, superclasses = source.spec, list(source.superclasses)
         names = list(dict.fromkeys(superclasses))
         self.info.features["label"].names = _checked(spec.class_names, "class")
@@ -180,19 +123,7 @@ class TfLwdgh(tfds.core.GeneratorBasedBuilder):
             if spec.classes(split)
         }
 
-    def _source(self, dl_manager: tfds.download.DownloadManager) -> Source:
-        name = self.builder_config.name
-        if name == glyphs.NAME:
-            return Drawn()
-        folder = pathlib.Path(dl_manager.manual_dir, name)
-        if not (folder / store.SPEC_FILE).exists():
-            raise FileNotFoundError(
-                f"tf_lwdgh/{name} needs {folder / store.SPEC_FILE}. --manual_dir must hold the folder "
-                f"{name} of a converter's records: python -m tf_lwdgh.converters --help."
-            )
-        return Records(os.fspath(folder))
-
-    def _generate_examples(self, source: Source, superclass_of: Mapping[int, int]) -> Any:
+    def _generate_examples(self, source: sources.Source, superclass_of: Mapping[int, int]) -> Any:
         """The examples of some classes, as a generator or, on Beam, as a PTransform."""
         of_class = functools.partial(_examples, source)
         if not self._beam:
@@ -201,7 +132,7 @@ class TfLwdgh(tfds.core.GeneratorBasedBuilder):
         return beam.Create(list(superclass_of.items())) | beam.Reshuffle() | beam.FlatMap(of_class)
 
 
-def _examples(source: Source, classes: tuple[int, int]) -> Iterator[Example]:
+def _examples(source: sources.Source, classes: tuple[int, int]) -> Iterator[Example]:
     """The examples of one class, (its id, its superclass's id), under keys that are the same always."""
     class_id, superclass = classes
     for i, image in enumerate(source.images(class_id)):
