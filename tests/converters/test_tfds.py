@@ -1,5 +1,9 @@
 """From TensorFlow Datasets: any set by name, its classes dealt to splits, its encoded images as they are."""
 
+import itertools
+import pathlib
+import re
+import shlex
 import types
 
 import numpy as np
@@ -253,6 +257,26 @@ def test_the_command_says_what_to_do_where_the_set_is_not_there(tmp_path, capsys
     assert stopped.value.code == 2
     assert "cifar100 is not prepared in" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def documented():
+    """The flags of each conversion of a set of TFDS's own that docs/datasets.md shows."""
+    page = pathlib.Path(__file__).parents[2] / "docs" / "datasets.md"
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    commands = (shlex.split(line) for line in lines)
+    return [c[2:] for c in commands if c[:2] == ["python", "tools/convert_tfds.py"]]
+
+
+@pytest.mark.parametrize("flags", documented(), ids=" ".join)
+def test_the_documented_conversions_work_on_stand_ins(flags, tmp_path, capsys, monkeypatch):
+    generate = tfds_source.generate  # a hundred classes are enough of Omniglot's 1,623
+    monkeypatch.setattr(tfds_source, "generate", lambda *args: itertools.islice(generate(*args), 100))
+    command.main([*flags, "--stand_in=1", "--min_images=1", "--image_size=8", f"--data_dir={tmp_path}"])
+    assert "nothing was skipped" in capsys.readouterr().out
+    (folder,) = tmp_path.iterdir()
+    spec = store.DatasetSpec.load(folder)
+    assert all(spec.classes_per_split.values()) and spec.image_size == 8
 
 
 @pytest.mark.parametrize("settings", [{"stand_in": 0}, {"stand_in": 2, "deal": tfds_sets.Deal("own")}])
