@@ -19,13 +19,31 @@ class Episode(NamedTuple):
     """One few-shot task; a meta-batch is an Episode whose tensors have one more leading axis T.
 
     The support set is ordered class by class, as is the query set; by the images' own classes, where
-    some labels are wrong (LabelNoise).
+    some labels are wrong (LabelNoise). Where tasks vary in ways and shots a class has its own number of
+    support images, and a meta-batch's tensors are RaggedTensors, ragged along their second axis.
     """
 
     support_images: tf.Tensor  # [N*K, H, W, C] float
     support_labels: tf.Tensor  # [N*K] int32 in [0, N)
     query_images: tf.Tensor  # [N*Q, H, W, C] float
     query_labels: tf.Tensor  # [N*Q] int32 in [0, N)
+
+    @property
+    def varies(self) -> bool:
+        """Whether the tasks of this meta-batch vary in ways and shots."""
+        return isinstance(self.support_labels, tf.RaggedTensor)
+
+    @property
+    def n_tasks(self) -> tf.Tensor:
+        """T of this meta-batch, a scalar int32."""
+        if self.varies:
+            return self.support_labels.nrows(tf.int32)
+        return tf.shape(self.support_labels)[0]
+
+    @property
+    def ways(self) -> tf.Tensor:
+        """N of this task, a scalar int32."""
+        return tf.reduce_max(self.support_labels) + 1
 
 
 class Meta(NamedTuple):

@@ -1,27 +1,30 @@
-"""Which images make up task t of step s: a pure function of its arguments.
-
-Every random number comes from Philox, keyed by hashing (seed, split, step, task). No state is kept,
-so that the same tuple gives the same task in any process, on any number of threads, after any
-restart, and (seed 1, step 5) has nothing to do with (seed 2, step 4).
-"""
+"""Which images make up task t of step s: a pure function of its arguments."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from tf_lwdgh import config as gin_config
+from tf_lwdgh.data import variable_episodes
 from tf_lwdgh.data.mixtures import Mixture, Spec
+from tf_lwdgh.data.random_streams import (  # noqa: F401  (the streams of other rooms' draws)
+    AUGMENTATION,
+    CLASSES,
+    DATASET,
+    IMAGES,
+    LABELS,
+    draw,
+    split_key,
+    task_key,
+    uniform,
+)
+from tf_lwdgh.data.variable_episodes import VariableEpisodes, VariableIndices
 
 N_ROTATIONS = 4  # 0, 90, 180 and 270 degrees
-# The independent random streams of a task.
-CLASSES, IMAGES, AUGMENTATION, DATASET, LABELS = range(5)
-
-_PHILOX = "philox"  # named, because the default differs between devices
 
 
 class EpisodeIndices(NamedTuple):
@@ -78,13 +81,19 @@ class EpisodeConfig:
         return self.n_way * self.images_per_class
 
 
-def check(spec: Spec, split: str, config: EpisodeConfig) -> None:
+TaskShape = EpisodeConfig | VariableEpisodes
+
+
+def check(spec: Spec, split: str, config: TaskShape) -> None:
     """Makes sure, before anything runs, that the split (of every set) can fill every possible task.
 
     Raises:
       ValueError: the split has fewer classes than n_way, or a class fewer than k_shot + n_query
-        images.
+        images; or as `variable_episodes.check`.
     """
+    if isinstance(config, VariableEpisodes):
+        variable_episodes.check(spec, split, config)
+        return
     if isinstance(spec, Mixture):
         for part in spec.specs:
             check(part, split, config)
@@ -110,48 +119,21 @@ def check(spec: Spec, split: str, config: EpisodeConfig) -> None:
         )
 
 
-def split_key(seed: int, split: str) -> tf.Tensor:
-    """The root of all random numbers of (seed, split): [2] int64, from SHA-256."""
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ValueError(f"seed must be an integer. Received: {seed!r}.")
-    digest = hashlib.sha256(f"tf_lwdgh episodes/{seed}/{split}".encode()).digest()
-    words = [int.from_bytes(digest[i : i + 8], "little", signed=True) for i in (0, 8)]
-    return tf.constant(words, tf.int64)
-
-
-def task_key(
-    key: tf.Tensor, step: tf.Tensor | int, task: tf.Tensor | int, stream: int
-) -> tf.Tensor:
-    """The seed of one random stream of one task.
-
-    Args:
-      key: [2] int64 from `split_key`.
-      step: scalar integer, the meta-step.
-      task: scalar integer, the task's number within its step.
-      stream: CLASSES, IMAGES, AUGMENTATION, DATASET or LABELS.
-
-    Returns:
-      [2] int64, for tf.random.stateless_* with alg='philox'.
-    """
-    for part in (step, task, stream):
-        key = tf.random.fold_in(key, tf.cast(part, tf.int64), alg=_PHILOX)
-    return key
-
-
 def sample(
     spec: Spec,
     split: str,
-    config: EpisodeConfig,
+    config: TaskShape,
     *,
     seed: int,
     step: tf.Tensor | int,
     task: tf.Tensor | int,
-) -> EpisodeIndices:
+) -> EpisodeIndices | VariableIndices:
     """Draws one task, without replacement, in the graph.
 
     N of the split's classes (of its (class, rotation) pairs, with rotations) and K+Q images of each
     are drawn uniformly, in uniform order. Classes may differ in size. Of a mixture the data set is
-    drawn first, by its share, and then N of its classes.
+    drawn first, by its share, and then N of its classes. Tasks of varying shape are those of
+    `variable_episodes.sample`.
 
     Args:
       spec: the data set, or a mixture.
@@ -164,6 +146,8 @@ def sample(
     Raises:
       ValueError: the split cannot fill such a task.
     """
+    if isinstance(config, VariableEpisodes):
+        return variable_episodes.sample(spec, split, config, seed=seed, step=step, task=task)
     check(spec, split, config)
     key = split_key(seed, split)
     classes = spec.classes(split)
@@ -171,7 +155,7 @@ def sample(
     start, count, most = 0, len(classes), len(classes)
     if isinstance(spec, Mixture):
         start, count, most = _of_one_set(spec, split, task_key(key, step, task, DATASET))
-    drawn = _draw(
+    drawn = draw(
         task_key(key, step, task, CLASSES),
         tf.reshape(count * turns, [1]),
         most * turns,
@@ -179,7 +163,7 @@ def sample(
     )[0]
     position = start + drawn % count
     sizes = tf.constant([spec.images_per_class[c] for c in classes], tf.int32)
-    images = _draw(
+    images = draw(
         task_key(key, step, task, IMAGES),
         tf.gather(sizes, position),
         max(spec.images_per_class[c] for c in classes),
@@ -195,23 +179,8 @@ def _of_one_set(spec: Mixture, split: str, key: tf.Tensor) -> tuple[tf.Tensor, t
       Two scalars int32, and the number of classes of the largest set.
     """
     limits = tf.constant(np.cumsum(spec.shares)[:-1])
-    uniform = tf.random.stateless_uniform([1], key, dtype=tf.float64, alg=_PHILOX)
-    drawn = tf.searchsorted(limits, uniform, side="right")[0]
+    drawn = tf.searchsorted(limits, uniform(key, [1]), side="right")[0]
     parts, first = spec.parts(split), spec.classes(split).start
     starts = tf.constant([part.start - first for part in parts])
     counts = [len(part) for part in parts]
     return starts[drawn], tf.constant(counts)[drawn], max(counts)
-
-
-def _draw(key: tf.Tensor, sizes: tf.Tensor, largest: int, count: int) -> tf.Tensor:
-    """`count` different numbers below each of `sizes` [R], in uniform order: [R, count] int32.
-
-    The places of the largest of independent 64-bit random numbers are a uniform draw without
-    replacement.
-    """
-    shape = [sizes.shape[0], largest]
-    bits = tf.random.stateless_uniform(
-        shape, key, minval=None, maxval=None, dtype=tf.int64, alg=_PHILOX
-    )
-    bits = tf.where(tf.range(largest) < sizes[:, None], bits, tf.int64.min)
-    return tf.ensure_shape(tf.math.top_k(bits, count).indices, [sizes.shape[0], count])

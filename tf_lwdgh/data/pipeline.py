@@ -15,14 +15,19 @@ import tensorflow as tf
 
 from tf_lwdgh import config as gin_config
 from tf_lwdgh.data import augmentation, episodes, images
-from tf_lwdgh.data.episodes import EpisodeConfig, EpisodeIndices
+from tf_lwdgh.data.episodes import EpisodeConfig, EpisodeIndices, TaskShape
 from tf_lwdgh.data.image_source import check_storage
 from tf_lwdgh.data.label_noise import LabelNoise
 from tf_lwdgh.data.mixed_source import Source
-from tf_lwdgh.data.task_lists import TaskList
+from tf_lwdgh.data.task_files import Tasks
+from tf_lwdgh.data.variable_episodes import VariableEpisodes, VariableIndices
 from tf_lwdgh.types import Episode
 
 _FOREVER = 2**62  # a task number that no run reaches
+NO_NOISE = (
+    "LabelNoise.share_of_labels must be 0 for tasks of varying shape (Experiment.episodes). "
+    "Received: LabelNoise.share_of_labels = {!r}."
+)
 
 
 @gin_config.configurable
@@ -67,7 +72,7 @@ class PipelineConfig:
 
 def meta_batches(
     source: Source,
-    episode_config: EpisodeConfig,
+    episode_config: TaskShape,
     *,
     meta_batch_size: int,
     seed: int,
@@ -92,11 +97,16 @@ def meta_batches(
 
     Returns:
       A Dataset of Episode: images [T, N*K, S, S, C] and [T, N*Q, S, S, C] float32, labels
-      [T, N*K] and [T, N*Q] int32, all shapes static.
+      [T, N*K] and [T, N*Q] int32, all shapes static. Tasks of varying shape: RaggedTensors, of
+      which the second axis is ragged.
 
     Raises:
-      ValueError: the split cannot fill such tasks, or a number breaks its rule.
+      ValueError: the split cannot fill such tasks, or a number breaks its rule; or labels are to be
+        wrong in tasks of varying shape.
     """
+    varies = isinstance(episode_config, VariableEpisodes)
+    if varies and label_noise is not None and label_noise.on:
+        raise ValueError(NO_NOISE.format(label_noise.share_of_labels))
     _require("meta_batch_size", meta_batch_size, 1)
     _require("start_step", start_step, 0)
     if end_step is not None:
@@ -119,19 +129,19 @@ def meta_batches(
         wrong = label_noise.apply(episode.support_labels, episode_config.n_way, key)
         return episode._replace(support_labels=wrong)
 
-    return _batched(tasks, make, meta_batch_size, True, pipeline_config)
+    return _batched(tasks, make, meta_batch_size, True, pipeline_config, varies)
 
 
 def evaluation_tasks(
     source: Source,
-    episode_config: EpisodeConfig,
+    episode_config: TaskShape,
     *,
     seed: int,
     n_tasks: int,
     batch_size: int,
     pipeline_config: PipelineConfig | None = None,
 ) -> tf.data.Dataset:
-    """Tasks 0 to n_tasks - 1 of step 0, never augmented: those of TaskList.draw.
+    """Tasks 0 to n_tasks - 1 of step 0, never augmented: those of `task_lists.draw`.
 
     Returns:
       A Dataset of Episode as of `meta_batches` with T = batch_size. Where batch_size does not
@@ -151,12 +161,13 @@ def evaluation_tasks(
         return build_episode(source, episode_config, indices)
 
     tasks = tf.data.Dataset.range(n_tasks)
-    return _batched(tasks, make, batch_size, n_tasks % batch_size == 0, pipeline_config)
+    whole, varies = n_tasks % batch_size == 0, isinstance(episode_config, VariableEpisodes)
+    return _batched(tasks, make, batch_size, whole, pipeline_config, varies)
 
 
 def listed_tasks(
     source: Source,
-    task_list: TaskList,
+    task_list: Tasks,
     *,
     batch_size: int,
     pipeline_config: PipelineConfig | None = None,
@@ -168,20 +179,19 @@ def listed_tasks(
     """
     _require("batch_size", batch_size, 1)
     task_list.check(source.spec, source.split)
-    listed = EpisodeIndices(task_list.class_ids, task_list.rotations, task_list.image_indices)
-    tasks = tf.data.Dataset.from_tensor_slices(listed)
+    varies = isinstance(task_list.config, VariableEpisodes)
 
-    def make(indices: EpisodeIndices) -> Episode:
+    def make(indices: EpisodeIndices | VariableIndices) -> Episode:
         return build_episode(source, task_list.config, indices)
 
     whole = len(task_list) % batch_size == 0
-    return _batched(tasks, make, batch_size, whole, pipeline_config)
+    return _batched(task_list.indices(), make, batch_size, whole, pipeline_config, varies)
 
 
 def build_episode(
     source: Source,
-    episode_config: EpisodeConfig,
-    indices: EpisodeIndices,
+    episode_config: TaskShape,
+    indices: EpisodeIndices | VariableIndices,
     augmentation_key: tf.Tensor | None = None,
 ) -> Episode:
     """Fetches, turns, augments (if a key is given) and normalises the images of one task.
@@ -195,17 +205,16 @@ def build_episode(
     Returns:
       An Episode without the leading axis T.
     """
+    if isinstance(episode_config, VariableEpisodes):
+        return _build_varying(source, indices, augmentation_key)
     way, shot = episode_config.n_way, episode_config.k_shot
     rows = tf.reshape(source.rows(indices.class_ids, indices.image_indices), [-1])
     pixels = source.gather(tf.ensure_shape(rows, [episode_config.images_per_task]))
     if episode_config.rotations:
         turns = tf.repeat(indices.rotations, episode_config.images_per_class)
         pixels = augmentation.rotate(pixels, turns)
-    unit = images.to_unit(pixels, source.config)
-    if augmentation_key is not None:
-        unit = augmentation.augment(unit, source.config, augmentation_key)
-    ready = images.normalise(unit, source.config)
     shape = source.config.shape
+    ready = _ready(source, pixels, augmentation_key)
     ready = tf.reshape(ready, [way, episode_config.images_per_class, *shape])
     return Episode(
         tf.reshape(ready[:, :shot], [-1, *shape]),
@@ -215,18 +224,42 @@ def build_episode(
     )
 
 
+def _build_varying(
+    source: Source, indices: VariableIndices, augmentation_key: tf.Tensor | None
+) -> Episode:
+    labels = tf.range(tf.size(indices.class_ids))
+    support = tf.repeat(labels, indices.support_sizes)
+    query = tf.repeat(labels, indices.n_query)
+    of_image = tf.gather(indices.class_ids, tf.concat([support, query], 0))
+    rows = tf.reshape(source.rows(of_image, indices.image_indices[:, None]), [-1])
+    ready = _ready(source, source.gather(rows), augmentation_key)
+    ready = tf.ensure_shape(ready, [None, *source.config.shape])
+    count = tf.size(support)
+    return Episode(ready[:count], support, ready[count:], query)
+
+
+def _ready(source: Source, pixels: tf.Tensor, augmentation_key: tf.Tensor | None) -> tf.Tensor:
+    """Pixels [M, S, S, C] as a network takes them."""
+    unit = images.to_unit(pixels, source.config)
+    if augmentation_key is not None:
+        unit = augmentation.augment(unit, source.config, augmentation_key)
+    return images.normalise(unit, source.config)
+
+
 def _batched(
     tasks: tf.data.Dataset,
     make: Callable[..., Episode],
     batch_size: int,
     drop_remainder: bool,
     pipeline_config: PipelineConfig | None,
+    varies: bool,
 ) -> tf.data.Dataset:
-    """Makes tasks in parallel, keeps their order, and batches them."""
+    """Makes tasks in parallel, keeps their order, and batches them; ragged where their shape varies."""
     settings = pipeline_config or PipelineConfig()
     threads = settings.private_threads
     dataset = tasks.map(make, num_parallel_calls=settings.parallel_tasks or threads)
-    dataset = dataset.batch(batch_size, drop_remainder=drop_remainder)
+    batch = dataset.ragged_batch if varies else dataset.batch
+    dataset = batch(batch_size, drop_remainder=drop_remainder)
     options = tf.data.Options()
     options.deterministic = True
     # The rewrites would copy every captured image into the rewritten graph, and gain nothing here.

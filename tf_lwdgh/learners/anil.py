@@ -65,6 +65,10 @@ class ANIL(GradientLearner):
     def any_way(self) -> bool:
         return super().any_way or self.test_head == "cosine"
 
+    @property
+    def any_way_in_training(self) -> bool:
+        return super().any_way
+
     def inner_steps(self, steps: int | None = None) -> int | None:
         """As asked; with test_head='cosine' those of a test task: 0."""
         return 0 if self.test_head == "cosine" else super().inner_steps(steps)

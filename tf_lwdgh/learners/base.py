@@ -80,6 +80,11 @@ class Learner:
         return False
 
     @property
+    def any_way_in_training(self) -> bool:
+        """Likewise for training tasks, where the learner does otherwise after training."""
+        return self.any_way
+
+    @property
     def depends_on_queries(self) -> bool:
         """Whether a query's prediction depends on the other queries of its call."""
         return self.batch_norm == "transductive"

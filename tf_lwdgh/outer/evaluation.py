@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tf_lwdgh import config, files
 from tf_lwdgh.data.dataset_config import checked_names
+from tf_lwdgh.data.variable_episodes import VariableEpisodes
 from tf_lwdgh.learners.context import Context
 from tf_lwdgh.learners.losses import cross_entropy
 from tf_lwdgh.learners.meta_parameters import MetaParameters
@@ -39,6 +40,8 @@ class Evaluation:
       batch_size: tasks made and held at once; changes no result.
       dataset: the name of the data set, or a tuple of names, of which the tasks are equally often.
         None: as in training.
+      episodes: tasks that vary in ways and shots, @VariableEpisodes(), for learners that take any number
+        of ways. None: as in training, or of one shape where n_way, k_shot or n_query is given.
     """
 
     n_tasks: int = 1000
@@ -50,6 +53,7 @@ class Evaluation:
     n_query: int | None = None
     batch_size: int = 16
     dataset: str | tuple[str, ...] | None = None
+    episodes: VariableEpisodes | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("n_tasks", 2), ("batch_size", 1), ("inner_steps", 0)):
@@ -66,6 +70,22 @@ class Evaluation:
             )
         if self.dataset is not None:
             checked_names(self.dataset, "Evaluation.dataset")
+        if not (self.episodes is None or isinstance(self.episodes, VariableEpisodes)):
+            raise ValueError(
+                "Evaluation.episodes must be @VariableEpisodes(), with brackets, or None. "
+                f"Received: Evaluation.episodes = {self.episodes!r}."
+            )
+        if self.episodes is not None and self.fixes_shape:
+            raise ValueError(
+                "Evaluation.n_way, Evaluation.k_shot and Evaluation.n_query must be None where "
+                "Evaluation.episodes says how they vary. Received: "
+                f"{self.n_way!r}, {self.k_shot!r} and {self.n_query!r}."
+            )
+
+    @property
+    def fixes_shape(self) -> bool:
+        """Whether it says a number of ways, shots or queries."""
+        return any(n is not None for n in (self.n_way, self.k_shot, self.n_query))
 
 
 def mean_and_interval(values: np.ndarray) -> tuple[float, float]:
@@ -78,6 +98,15 @@ def mean_and_interval(values: np.ndarray) -> tuple[float, float]:
 
 def _steps(steps: int | None) -> str:
     return "" if steps is None else f" with {steps} inner steps"
+
+
+def _shape(about: dict[str, Any]) -> str:
+    if "mean_ways" not in about:
+        return f"{about['n_way']}-way {about['k_shot']}-shot, {about['n_query']} queries a class"
+    return (
+        f"varying ways ({about['mean_ways']:.1f} on average), shots ({about['mean_shots']:.1f}) and queries "
+        f"a class ({about['mean_queries']:.1f})"
+    )
 
 
 def _trained_on(about: dict[str, Any]) -> str:
@@ -125,8 +154,7 @@ class EvaluationResult:
         a = self.about
         return (
             f"{100 * self.mean:.2f} ± {100 * self.interval95:.2f} % accuracy over "
-            f"{len(self.accuracies)} {a['split']} tasks of {a['dataset']}: {a['n_way']}-way "
-            f"{a['k_shot']}-shot, {a['n_query']} queries a class, {a['learner']}"
+            f"{len(self.accuracies)} {a['split']} tasks of {a['dataset']}: {_shape(a)}, {a['learner']}"
             f"{_steps(a['inner_steps'])}, BatchNorm {a['batch_norm']}, {a['checkpoint']}"
             + _trained_on(a)
             + "".join(f"\n  {name}: {_shown(part)}" for name, part in self.by_dataset.items())
@@ -192,7 +220,7 @@ class Evaluator(tf.Module):
     Args:
       parameters: the learner and its variables, with the values they have when called.
       inner_steps: steps of the inner loop; None: as in training.
-      n_way: the tasks' ways; None: the model's.
+      n_way: the tasks' ways; None: the model's, or each task's own where the tasks' shapes vary.
 
     Raises:
       ValueError: the learner can't take so many steps.
@@ -207,11 +235,12 @@ class Evaluator(tf.Module):
 
     @tf.function(reduce_retracing=True, autograph=False)
     def __call__(self, episodes: Episode) -> dict[str, tf.Tensor]:
-        """'loss' [T] in nats and 'predictions' [T, N*Q] int32 of T tasks."""
+        """'loss' [T] in nats and 'predictions' [T, N*Q] int32 of T tasks; ragged, where their shapes vary."""
         learner, meta = self.parameters.learner, self.parameters.values()
-        context = Context(self.parameters.model, n_way=self.n_way, steps=self.inner_steps)
+        told = Context(self.parameters.model, n_way=self.n_way, steps=self.inner_steps)
 
         def one(episode: Episode) -> dict[str, tf.Tensor]:
+            context = told._replace(n_way=episode.ways) if episodes.varies else told
             adapted = learner.adapt(
                 context, meta, episode.support_images, episode.support_labels
             )
@@ -222,6 +251,8 @@ class Evaluator(tf.Module):
             }
 
         labels = tf.TensorSpec(episodes.query_labels.shape[1:], tf.int32)
+        if episodes.varies:
+            labels = tf.RaggedTensorSpec([None], tf.int32, ragged_rank=0)
         signature = {"loss": tf.TensorSpec([], tf.float32), "predictions": labels}
         return TaskExecution().over(one, episodes, signature)
 
@@ -246,10 +277,17 @@ def evaluate(
     accuracies, losses = [], []
     for episodes in tasks:
         result = evaluator(episodes)
-        hits = result["predictions"].numpy() == episodes.query_labels.numpy()
-        accuracies.append(hits.mean(axis=1, dtype=np.float64))
+        accuracies.append(_accuracies(result["predictions"], episodes.query_labels))
         losses.append(result["loss"].numpy().astype(np.float64))
-        progress(len(hits))
+        progress(len(losses[-1]))
     return EvaluationResult(
         np.concatenate(accuracies), np.concatenate(losses), dict(about), tuple(datasets)
     )
+
+
+def _accuracies(predictions: tf.Tensor, labels: tf.Tensor) -> np.ndarray:
+    """The share of right predictions of each task [T] float64, of [T, N*Q], dense or ragged."""
+    if not isinstance(labels, tf.RaggedTensor):
+        return (predictions.numpy() == labels.numpy()).mean(axis=1, dtype=np.float64)
+    rows = zip(predictions, labels, strict=True)
+    return np.array([np.mean(a.numpy() == b.numpy(), dtype=np.float64) for a, b in rows])

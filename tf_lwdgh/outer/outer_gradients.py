@@ -45,7 +45,7 @@ def outer_gradients(
 
     Args:
       parameters: the learner and its variables.
-      episodes: a meta-batch, every tensor with a leading axis T.
+      episodes: a meta-batch, every tensor with a leading axis T; ragged, where the tasks' shapes vary.
       meta: where; the variables' present values by default.
       clock: where the run stands; the very start by default.
       collective: the replicas, for learners that couple the tasks.
@@ -60,12 +60,18 @@ def outer_gradients(
 
     def one_task(task: _Task) -> Outcome:
         coupling = task.coupling if learner.couples else None
-        told = context._replace(key=task.key, coupling=coupling)
+        told = _told(context, episodes, task)._replace(coupling=coupling)
         gradient, result = learner.outer_gradient(told, meta, task.episode)
         hits = accuracy(result.logits, task.episode.query_labels)
         return Outcome(parameters.flatten(gradient), result.loss, hits, list(result.state))
 
     return execution.over(one_task, tasks, _signature(parameters, meta))
+
+
+def _told(context: Context, episodes: Episode, task: _Task) -> Context:
+    """The context with what is the task's own; its ways where those of a meta-batch vary."""
+    context = context._replace(key=task.key)
+    return context._replace(n_way=task.episode.ways) if episodes.varies else context
 
 
 def _signature(parameters: MetaParameters, meta: Meta) -> Outcome:
@@ -85,7 +91,7 @@ def _tasks(
     execution: TaskExecution,
 ) -> _Task:
     """The episodes with their keys, and what the other tasks have to tell each."""
-    count = tf.shape(episodes.query_labels)[0]
+    count = episodes.n_tasks
     keys = tf.random.stateless_uniform(
         [2, count * collective.size], context.clock.key("task"), None, None, tf.int64, alg="philox"
     )
@@ -94,7 +100,7 @@ def _tasks(
     couplings = tf.zeros([count], dtype)
     if learner.couples:
         scalars = execution.over(
-            lambda task: learner.scalar(context._replace(key=task.key), meta, task.episode),
+            lambda task: learner.scalar(_told(context, episodes, task), meta, task.episode),
             _Task(episodes, keys, couplings),
             tf.TensorSpec([], dtype),
         )

@@ -53,6 +53,16 @@ class TaskExecution:
             return min(self.parallel_tasks, tasks or self.parallel_tasks)
         return tasks
 
+    def check_varying(self) -> None:
+        """Raises ValueError where tasks that vary in ways and shots can't run this way."""
+        if self.mode == "vectorized" or self.xla:
+            name = "mode" if self.mode == "vectorized" else "xla"
+            rule = "'map' or 'unrolled'" if self.mode == "vectorized" else "False"
+            raise ValueError(
+                f"TaskExecution.{name} must be {rule} for tasks that vary in ways and shots "
+                f"(VariableEpisodes). Received: TaskExecution.{name} = {getattr(self, name)!r}."
+            )
+
     def over(self, one_task: Callable[[Any], Any], tasks: Any, signature: Any) -> Any:
         """Runs `one_task` on every task.
 

@@ -14,14 +14,15 @@ from tf_lwdgh import config, registry
 from tf_lwdgh.aggregators import Aggregator, Mean
 from tf_lwdgh.aggregators.conflict_report import ConflictReport
 from tf_lwdgh.aggregators.explore_exploit import ExploreExploit
-from tf_lwdgh.data import episodes
+from tf_lwdgh.data import episodes, pipeline
 from tf_lwdgh.data.dataset_config import DatasetConfig
-from tf_lwdgh.data.episodes import EpisodeConfig
+from tf_lwdgh.data.episodes import EpisodeConfig, TaskShape
 from tf_lwdgh.data.images import ImageConfig
 from tf_lwdgh.data.label_noise import LabelNoise
 from tf_lwdgh.data.mixed_source import Source, open_source
 from tf_lwdgh.data.mixtures import Spec
 from tf_lwdgh.data.pipeline import PipelineConfig
+from tf_lwdgh.data.variable_episodes import VariableEpisodes
 from tf_lwdgh.learners import MAML, Learner
 from tf_lwdgh.learners.meta_parameters import MetaParameters
 from tf_lwdgh.networks.backbones import convnet4
@@ -33,6 +34,10 @@ from tf_lwdgh.outer.task_execution import TaskExecution
 from tf_lwdgh.runs.config import TrainerConfig  # noqa: F401  (a run's config.gin binds it)
 
 CONFIG_FILE = "config.gin"
+_HOW_ANY_WAY = (
+    "A learner whose head starts every task at zero takes any number: {}.head = 'zero', where it has that "
+    "setting; so does @ProtoMAML()."
+)
 _FOR_LATER = ("Evaluation.", "Threads.", "TrainerConfig.")  # used by one program and not another
 
 
@@ -49,6 +54,8 @@ class Experiment:
       optimizer: makes the outer optimizer, such as @Adam (without brackets).
       learning_rate: its rate, @LearningRate().
       seed: of the initial weights, the training tasks and all random draws of the meta-step.
+      episodes: training and validation tasks that vary in ways and shots, @VariableEpisodes(); None: all of
+        the shape that EpisodeConfig says.
       strategy: 'default' (one device) or 'mirrored' (a copy of the model on each GPU, the tasks of a
         meta-batch shared out evenly).
     """
@@ -61,6 +68,7 @@ class Experiment:
     learning_rate: LearningRate = dataclasses.field(default_factory=LearningRate)
     seed: int = 0
     strategy: str = "default"
+    episodes: VariableEpisodes | None = None
 
     def __post_init__(self) -> None:
         for name, base in (("learner", Learner), ("aggregator", Aggregator)):
@@ -75,6 +83,11 @@ class Experiment:
             raise ValueError(
                 "Experiment.explore must be @ExploreExploit(), with brackets, or None. "
                 f"Received: Experiment.explore = {self.explore!r}."
+            )
+        if not (self.episodes is None or isinstance(self.episodes, VariableEpisodes)):
+            raise ValueError(
+                "Experiment.episodes must be @VariableEpisodes(), with brackets, or None. "
+                f"Received: Experiment.episodes = {self.episodes!r}."
             )
         for name in ("backbone", "optimizer"):
             if not callable(getattr(self, name)) or isinstance(getattr(self, name), keras.Model):
@@ -110,10 +123,12 @@ class Experiment:
         dataset = dataset or DatasetConfig()
         episode, image, noise = EpisodeConfig(), ImageConfig(), LabelNoise()
         noise.count(episode.n_way * episode.k_shot)
+        if self.episodes is not None:
+            self._check_varying(noise)
         if spec is None and data_dir is not None:
             spec = dataset.open(data_dir)
         for split in splits if spec is not None else ():
-            episodes.check(spec, split, episode)
+            episodes.check(spec, split, self.episodes or episode)
         outer, strategy = OuterLoop(), strategies.make(self.strategy)
         if outer.meta_batch_size % strategy.num_replicas_in_sync:
             raise ValueError(
@@ -145,6 +160,24 @@ class Experiment:
         )
 
 
+    def _check_varying(self, noise: LabelNoise) -> None:
+        """Makes sure that all else fits tasks that vary in ways and shots."""
+        TaskExecution().check_varying()
+        if noise.on:
+            raise ValueError(pipeline.NO_NOISE.format(noise.share_of_labels))
+        if not self.learner.any_way_in_training:
+            raise ValueError(
+                "Experiment.episodes = @VariableEpisodes() needs a learner that is trained on tasks of any "
+                f"number of ways. {_HOW_ANY_WAY.format(type(self.learner).__name__)} "
+                f"Received: Experiment.learner = @{type(self.learner).__name__}()."
+            )
+        if self.strategy != "default":
+            raise ValueError(
+                "Experiment.strategy must be 'default' with Experiment.episodes = @VariableEpisodes(). "
+                f"Received: Experiment.strategy = {self.strategy!r}."
+            )
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Assembly:
     """The parts of an experiment, checked against each other.
@@ -154,7 +187,7 @@ class Assembly:
       dataset: its name, or several names and their shares.
       data_dir: the folder of data sets, or None.
       spec: the description of the data set or mixture, or None.
-      episode: the tasks' shape.
+      episode: the tasks' shape, where it does not vary; its n_way is the width of the head.
       image: the images' settings.
       label_noise: which labels of training tasks are wrong.
       outer: the outer loop's settings.
@@ -181,6 +214,11 @@ class Assembly:
     def learner(self) -> Learner:
         """The learner."""
         return self.experiment.learner
+
+    @property
+    def shape(self) -> TaskShape:
+        """What training and validation tasks look like."""
+        return self.experiment.episodes or self.episode
 
     @property
     def total_steps(self) -> int:
@@ -212,12 +250,33 @@ class Assembly:
         names, storage = self.dataset.names, self.pipeline.storage
         return open_source(self.data_dir, names, self.spec, split, self.image, storage)
 
-    def evaluation_episode(self, evaluation: Evaluation) -> EpisodeConfig:
+    def evaluation_episode(self, evaluation: Evaluation, spec: Spec | None = None) -> TaskShape:
         """The shape of the tasks of an evaluation.
+
+        Args:
+          evaluation: its settings.
+          spec: the data set's description, where it is not the experiment's.
 
         Raises:
           ValueError: another number of ways than the head has, or the split cannot fill the tasks.
         """
+        varying = evaluation.episodes
+        if not evaluation.fixes_shape:
+            varying = varying or self.experiment.episodes
+        shape = self._fixed_shape(evaluation) if varying is None else varying
+        if varying is not None:
+            TaskExecution().check_varying()
+            if not self.learner.any_way:
+                raise ValueError(
+                    "tasks that vary in ways (VariableEpisodes) need a learner that takes any number of "
+                    f"ways. {_HOW_ANY_WAY.format(type(self.learner).__name__)} "
+                    f"Received: Experiment.learner = @{type(self.learner).__name__}()."
+                )
+        if (spec or self.spec) is not None:
+            episodes.check(spec or self.spec, evaluation.split, shape)
+        return shape
+
+    def _fixed_shape(self, evaluation: Evaluation) -> EpisodeConfig:
         changes = {
             name: getattr(evaluation, name)
             for name in ("n_way", "k_shot", "n_query")
@@ -228,12 +287,9 @@ class Assembly:
             raise ValueError(
                 "Evaluation.n_way must be the training's EpisodeConfig.n_way = "
                 f"{self.episode.n_way}, since {type(self.learner).__name__} was trained with a head of "
-                "that many ways. A learner whose head starts every task at zero takes any number: "
-                f"{type(self.learner).__name__}.head = 'zero', where it has that setting. "
+                f"that many ways. {_HOW_ANY_WAY.format(type(self.learner).__name__)} "
                 f"Received: Evaluation.n_way = {episode.n_way}."
             )
-        if self.spec is not None:
-            episodes.check(self.spec, evaluation.split, episode)
         return episode
 
 

@@ -21,11 +21,14 @@ def differences(
 
     More epochs are no difference where nothing before the old end depends on the run's length: the
     learning rate is constant, and there is no explore-exploit schedule. Nothing else asks the clock how
-    long the run is; what one day does belongs in `_extends`.
+    long the run is; what one day does belongs in `_extends`. Nor is a setting that is None where there was
+    none of that name: what a later version added stands at what it was without.
     """
     found = []
     for name in sorted({*old, *new}):
         if name.startswith(HARMLESS) or old.get(name) == new.get(name):
+            continue
+        if name not in old and new[name] == "None":
             continue
         if name == LENGTH and _extends(old, new):
             continue

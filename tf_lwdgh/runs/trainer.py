@@ -203,7 +203,9 @@ class Trainer:
             ) from error
 
     def _draw(self, log, validation: Validation, window: list, first_step: int) -> None:
-        log.image(self.at.step, "val/episode", *validation.picture(self.at.step))
+        task = validation.picture(self.at.step)
+        if task is not None:
+            log.image(self.at.step, "val/episode", *task)
         picture = conflict_of_step(*readback.to_show(window, first_step))
         if picture is not None:
             log.image(self.at.step, *picture)
@@ -222,7 +224,7 @@ class Trainer:
         a = self.assembly
         batches = pipeline.meta_batches(
             a.source("train"),
-            a.episode,
+            a.shape,
             meta_batch_size=a.outer.meta_batch_size,
             seed=a.experiment.seed,
             start_step=self.at.step,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tf_lwdgh.data import pipeline
+from tf_lwdgh.data import pipeline, task_lists
 from tf_lwdgh.data.mixtures import Mixture
-from tf_lwdgh.data.task_lists import TaskList
 from tf_lwdgh.outer.evaluation import Evaluator, evaluate, mean_and_interval
 from tf_lwdgh.runs.config import TrainerConfig
 from tf_lwdgh.runs.experiment import Assembly
@@ -29,14 +28,14 @@ class Validation:
         drawn = {"seed": settings.val_seed, "n_tasks": settings.val_tasks}
         self._tasks = pipeline.evaluation_tasks(
             assembly.source("val"),
-            assembly.episode,
+            assembly.shape,
             **drawn,
             batch_size=_BATCH,
             pipeline_config=assembly.pipeline,
         )
         self._datasets: list[str] = []
         if isinstance(assembly.spec, Mixture):
-            listed = TaskList.draw(assembly.spec, "val", assembly.episode, **drawn)
+            listed = task_lists.draw(assembly.spec, "val", assembly.shape, **drawn)
             self._datasets = listed.datasets(assembly.spec)
         self._first = next(iter(self._tasks.take(1)))
 
@@ -48,8 +47,10 @@ class Validation:
         parts = {f"val/accuracy_{n}": part["accuracy"] for n, part in result.by_dataset.items()}
         return {"val/accuracy": accuracy, "val/interval95": interval, "val/loss": loss, **parts}
 
-    def picture(self, step: int) -> Picture:
-        """The first task with its predictions after so many meta-steps."""
+    def picture(self, step: int) -> Picture | None:
+        """The first task with its predictions after so many meta-steps; None where shapes vary."""
+        if self._first.varies:
+            return None
         predictions = self._evaluator(self._first)["predictions"][0].numpy()
         accuracy = np.mean(predictions == self._first.query_labels[0].numpy())
         return episode_picture(

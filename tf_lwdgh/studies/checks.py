@@ -12,7 +12,7 @@ from tf_lwdgh import config
 from tf_lwdgh.data.dataset_config import DatasetConfig
 from tf_lwdgh.data.episodes import EpisodeConfig
 from tf_lwdgh.data.mixtures import Spec
-from tf_lwdgh.data.task_lists import TaskList
+from tf_lwdgh.data.episodes import TaskShape
 from tf_lwdgh.outer.evaluation import Evaluation
 from tf_lwdgh.runs import experiment, resume
 from tf_lwdgh.runs.config import TrainerConfig
@@ -97,8 +97,8 @@ def _expected(job: Job, hashes: dict[tuple, str]) -> Expected:
         return Expected(assembly.total_steps, settings, assembly.spec.fingerprint, about)
 
 
-def _tasks_hash(spec: Spec, split: str, episode: EpisodeConfig, seed: int, n_tasks: int) -> str:
-    return TaskList.draw(spec, split, episode, seed=seed, n_tasks=n_tasks).sha256
+def _tasks_hash(spec: Spec, split: str, episode: TaskShape, seed: int, n_tasks: int) -> str:
+    return task_lists.draw(spec, split, episode, seed=seed, n_tasks=n_tasks).sha256
 
 
 def finished(job: Job, expected: Expected) -> Result | None:

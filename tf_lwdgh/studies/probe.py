@@ -123,7 +123,7 @@ def probe(
     stream = _stream(seed)
     batches = pipeline.meta_batches(
         assembly.source(split),
-        assembly.episode,
+        assembly.shape,
         meta_batch_size=assembly.outer.meta_batch_size,
         seed=stream,
         end_step=steps,

@@ -10,7 +10,8 @@ import pathlib
 from collections.abc import Iterator, Mapping
 
 from tf_lwdgh import files
-from tf_lwdgh.data.store.spec_json import SPLITS, from_json, to_json
+from tf_lwdgh.data.store.graph_json import from_json, to_json
+from tf_lwdgh.data.store.spec_json import SPLITS
 
 SPEC_FILE = "dataset_spec.json"
 
@@ -26,6 +27,7 @@ class DatasetSpec:
       class_names: by class id.
       superclasses: the superclass id of each class (bi-level data sets), or ().
       superclass_names: by superclass id.
+      nodes: the class ids below each inner node of a hierarchy that is a graph, all of one split; or ().
       file_pattern: of the record files, with {} for the class id.
       split_name: which split of the data set this is, such as 'vinyals'.
       source_checksum: of what was converted.
@@ -41,6 +43,7 @@ class DatasetSpec:
     class_names: tuple[str, ...]
     superclasses: tuple[int, ...] = ()
     superclass_names: tuple[str, ...] = ()
+    nodes: tuple[tuple[int, ...], ...] = ()
     file_pattern: str = "{}.tfrecords"
     split_name: str = ""
     source_checksum: str = ""
@@ -74,6 +77,8 @@ class DatasetSpec:
             yield "superclasses", f"needs one for each of the {n_classes} classes"
         if not set(self.superclasses) <= set(range(n_superclasses)):
             yield "superclasses", f"must be ids of the {n_superclasses} superclass_names"
+        if not {c for node in self.nodes for c in node} <= set(range(n_classes)):
+            yield "nodes", f"must hold ids of the {n_classes} classes"
 
     def classes(self, split: str) -> range:
         """The class ids of 'train', 'val' or 'test'.
@@ -90,11 +95,13 @@ class DatasetSpec:
     def fingerprint(self) -> str:
         """sha256 of all that the spec says: equal for equal data, wherever it lies."""
         content = {**dataclasses.asdict(self), "classes_per_split": dict(self.classes_per_split)}
+        if not self.nodes:
+            del content["nodes"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> DatasetSpec:
-        """Reads <folder>/dataset_spec.json, ours or Meta-Dataset's, plain or bi-level.
+        """Reads <folder>/dataset_spec.json, ours or Meta-Dataset's: plain, bi-level or of a graph.
 
         Raises:
           FileNotFoundError: there is none.
