@@ -176,7 +176,7 @@ def test_an_evaluation_that_could_not_be_kept_says_so_before_it_runs(folder, mon
     run = folder / "runs/tiny"
     os.rename(run / "evaluation", run / "away")
     (run / "evaluation").write_text("no folder", encoding="utf-8")
-    monkeypatch.setattr(judge, "_run", lambda *_: pytest.fail("the tasks ran"))
+    monkeypatch.setattr(judge._Job, "run", lambda *_: pytest.fail("the tasks ran"))
     try:
         with pytest.raises(OSError, match="evaluation"):
             judge.judge(run, data_dir=folder / "data", show=False)

@@ -15,9 +15,10 @@ from tf_lwdgh.aggregators import LWDGH
 from tf_lwdgh.aggregators.conflict_report import ConflictReport
 from tf_lwdgh.aggregators.explore_exploit import ExploreExploit
 from tf_lwdgh.data import episodes, store
-from tf_lwdgh.data.episodes import EpisodeConfig
+from tf_lwdgh.data.episodes import EpisodeConfig, TaskShape
 from tf_lwdgh.data.images import ImageConfig
 from tf_lwdgh.data.mixtures import Spec
+from tf_lwdgh.data.variable_episodes import VariableEpisodes
 from tf_lwdgh.learners import MAML, Learner
 from tf_lwdgh.learners.inner_loop import InnerLoop
 from tf_lwdgh.learners.meta_parameters import MetaParameters
@@ -33,7 +34,7 @@ EXPERIMENTS = [f for f in FILES if f.count("/") == 1 and f != "gin/base.gin"]
 STUDIES = [f for f in FILES if f.startswith("gin/studies/")]
 FRAGMENTS = [f for f in FILES if f.count("/") == 2 and f not in STUDIES]
 ROOMS = {room: [f for f in FRAGMENTS if f.split("/")[1] == room] for room in (
-    "aggregators", "backbones", "datasets", "learners", "precision", "shots", "sizes",
+    "aggregators", "backbones", "datasets", "learners", "precision", "protocols", "shots", "sizes",
 )}  # fmt: skip
 ON_TOP = [f for f in FRAGMENTS if not f.startswith("gin/datasets/")]
 
@@ -46,6 +47,13 @@ SIZES = {  # classes of train, val and test, and images a class
     "omniglot": ((1028, 172, 423), 20),
     "tiny_imagenet": ((64, 16, 20), 200),
     "glyphs": ((20, 5, 5), 20),
+    "ilsvrc_2012": ((712, 158, 130), 732),
+    "aircraft": ((70, 15, 15), 100),
+    "cu_birds": ((140, 30, 30), 41),
+    "dtd": ((33, 7, 7), 120),
+    "quickdraw": ((241, 52, 52), 113_613),
+    "fungi": ((994, 200, 200), 6),
+    "vgg_flower": ((71, 15, 16), 40),
 }
 PARAMETERS = {"convnet4": 32_901, "resnet12": 8_000_000}  # at 84×84×3, 5-way
 SMALL = {
@@ -77,6 +85,8 @@ def name_of(path: str) -> str:
 
 def file_of(data_set: DatasetConfig) -> str:
     """The name of the fragment that sets it."""
+    if "aircraft" in data_set.names:
+        return "meta_dataset"
     return data_set.name if len(data_set.names) == 1 else "mixed"
 
 
@@ -92,7 +102,7 @@ def check_learner(backbone: Callable[..., keras.Model], learner: Learner) -> Non
 
 
 @functools.cache
-def check_data(data_set: DatasetConfig, episode: EpisodeConfig) -> None:
+def check_data(data_set: DatasetConfig, episode: TaskShape) -> None:
     for split in store.SPLITS:
         episodes.check(described(data_set), split, episode)
 
@@ -102,7 +112,7 @@ def check_all(*paths: str, params: Sequence[str] = ()) -> Experiment:
     config.parse(paths, params)
     experiment, outer, episode = Experiment(), OuterLoop(), EpisodeConfig()
     data_set, _ = DatasetConfig(), (ImageConfig(), ConflictReport(), TrainerConfig(), Evaluation())
-    check_data(data_set, episode)
+    check_data(data_set, experiment.episodes or episode)
     check_learner(experiment.backbone, experiment.learner)
     experiment.aggregator.check(outer.meta_batch_size)
     optimizers.build(experiment.optimizer, experiment.learning_rate, 10)
@@ -223,6 +233,24 @@ def test_a_learner_fragment_takes_its_batch_norm_from_the_macro(path):
 def test_a_shot_fragment_sets_the_shots(path):
     config.parse(["gin/glyphs.gin", path])
     assert f"{EpisodeConfig().k_shot}shot" == name_of(path)
+
+
+def test_meta_datasets_protocol_is_built_with_maml_and_refused_with_a_learned_head():
+    paths = ("gin/mini_convnet4.gin", "gin/datasets/meta_dataset.gin")
+    config.parse(paths)
+    sets = described(DatasetConfig())
+    assembly = Experiment().build(None, spec=sets, splits=("train", "val"))
+    assert assembly.shape == VariableEpisodes() == assembly.evaluation_episode(Evaluation())
+    assert sets.shares == (0.125,) * 8 and Evaluation().n_tasks == 600
+    config.parse(paths, ["MAML.head = 'learned'"])
+    with pytest.raises(ValueError, match="any number of ways.*MAML.head = 'zero'"):
+        Experiment().build(None, spec=sets)
+
+
+def test_the_cross_domain_protocol_tests_on_600_tasks_of_15_queries():
+    check_all("gin/mini_convnet4.gin", "gin/protocols/bscd.gin", params=["Evaluation.k_shot = 50"])
+    assert EpisodeConfig() == EpisodeConfig(5, 5, 15)
+    assert (Evaluation().n_tasks, Evaluation().k_shot) == (600, 50)
 
 
 @pytest.mark.parametrize("path", ROOMS["backbones"])

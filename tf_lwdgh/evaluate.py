@@ -12,6 +12,9 @@ Examples:
   On another data set than the run was trained on:
     python -m tf_lwdgh.evaluate --run_dir=runs/glyphs --gin_param="Evaluation.dataset = 'omniglot'"
 
+  On several data sets, each on tasks of its own, in one table:
+    python -m tf_lwdgh.evaluate --run_dir=runs/glyphs --datasets=glyphs,omniglot,cub
+
   Two runs on the very same tasks, with the interval of their paired difference:
     python -m tf_lwdgh.evaluate --run_dir=runs/lwdgh --compare=runs/maml
 
@@ -24,6 +27,7 @@ The accuracy of every task goes into <run_dir>/evaluation/.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from absl import app, flags
@@ -40,12 +44,24 @@ def define_flags() -> None:
         run_dir_help="The run to evaluate: a folder that tf_lwdgh.train wrote.",
         data_dir_default="data",
     )
+    flags.DEFINE_list(
+        "datasets",
+        [],
+        "Data sets to evaluate on, one after the other, with names between commas: makes a table, printed "
+        "and written as CSV into <run_dir>/evaluation/.",
+    )
     flags.DEFINE_string("compare", None, "A second run, evaluated on the same tasks.")
     flags.DEFINE_string(
         "checkpoint", "best", "'best' (by validation accuracy) or 'last', of both runs."
     )
-    flags.DEFINE_string("read_tasks", None, "A task list to use instead of drawing tasks.")
-    flags.DEFINE_string("write_tasks", None, "Where to write the tasks: .json or .json.gz.")
+    flags.DEFINE_string(
+        "read_tasks",
+        None,
+        "A task list to use instead of drawing tasks; with --datasets a folder with <data set>.json.gz.",
+    )
+    flags.DEFINE_string(
+        "write_tasks", None, "Where to write the tasks: .json or .json.gz; with --datasets a folder."
+    )
     flags.adopt_module_key_flags(command_line)  # --help shows those too
 
 
@@ -58,7 +74,7 @@ def evaluate(args: flags.FlagValues) -> None:
     """
     command_line.require_flag("run_dir", args.run_dir, _EXAMPLE)
     command_line.start_tensorflow()
-    from tf_lwdgh.data.task_lists import TaskList
+    from tf_lwdgh.data import task_lists
     from tf_lwdgh.outer.evaluation import paired
     from tf_lwdgh.outer.task_execution import TaskExecution
     from tf_lwdgh.outer.threads import Threads
@@ -72,7 +88,10 @@ def evaluate(args: flags.FlagValues) -> None:
         "gin_params": args.gin_param,
         "which": args.checkpoint,
     }
-    tasks = TaskList.read(args.read_tasks) if args.read_tasks else None
+    if args.datasets:
+        _each(args, shared)
+        return
+    tasks = task_lists.read(args.read_tasks) if args.read_tasks else None
     first, tasks = judge(args.run_dir, tasks=tasks, **shared)
     if args.write_tasks:
         tasks.write(args.write_tasks)
@@ -80,6 +99,31 @@ def evaluate(args: flags.FlagValues) -> None:
     if args.compare:
         second, _ = judge(args.compare, tasks=tasks, **shared)
         print(f"{args.compare}: {second}\ndifference: {paired(first, second)}")
+
+
+def _each(args: flags.FlagValues, shared: dict[str, object]) -> None:
+    """Evaluates on every one of --datasets, and prints and writes the table."""
+    from tf_lwdgh.data import task_lists
+    from tf_lwdgh.runs import dataset_table
+    from tf_lwdgh.runs.judge import judge_each
+
+    def path(folder: str, name: str) -> str:
+        return os.path.join(folder, f"{name}.json.gz")
+
+    names, tasks, by_run = args.datasets, None, {}
+    if args.read_tasks:
+        tasks = {name: task_lists.read(path(args.read_tasks, name)) for name in names}
+    for run_dir in filter(None, (args.run_dir, args.compare)):
+        found = judge_each(run_dir, names, tasks=tasks, **shared)
+        by_run[run_dir] = {name: result for name, (result, _) in found.items()}
+        tasks = {name: listed for name, (_, listed) in found.items()}
+        for result in by_run[run_dir].values():
+            print(f"{run_dir}: {result}", flush=True)
+    if args.write_tasks:
+        for name, listed in tasks.items():
+            listed.write(path(args.write_tasks, name))
+    written = dataset_table.write(by_run, os.path.join(args.run_dir, "evaluation"))
+    print(f"\n{dataset_table.text(by_run)}\n\n{written}")
 
 
 def main(argv: Sequence[str]) -> None:

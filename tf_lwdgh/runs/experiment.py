@@ -276,6 +276,11 @@ class Assembly:
             episodes.check(spec or self.spec, evaluation.split, shape)
         return shape
 
+    def other_ways(self, shape: TaskShape) -> int | None:
+        """The ways of tasks of a shape; None where they are the head's, or vary from task to task."""
+        varies = isinstance(shape, VariableEpisodes)
+        return None if varies or shape.n_way == self.episode.n_way else shape.n_way
+
     def _fixed_shape(self, evaluation: Evaluation) -> EpisodeConfig:
         changes = {
             name: getattr(evaluation, name)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tf_lwdgh import files
-from tf_lwdgh.data import pipeline
-from tf_lwdgh.data.dataset_config import DatasetConfig
-from tf_lwdgh.data.task_lists import TaskList
+from tf_lwdgh.data import pipeline, store, task_lists
+from tf_lwdgh.data.dataset_config import DatasetConfig, checked_names
+from tf_lwdgh.data.mixtures import Spec
+from tf_lwdgh.data.task_files import Tasks
+from tf_lwdgh.data.variable_task_lists import VARIABLE
 from tf_lwdgh.outer.evaluation import Evaluation, EvaluationResult, Evaluator, evaluate
 from tf_lwdgh.runs import checkpoints, experiment
 from tf_lwdgh.runs.experiment import Assembly
@@ -50,9 +53,9 @@ def judge(
     data_dir: str | os.PathLike[str],
     gin_params: Sequence[str] = (),
     which: str = "best",
-    tasks: TaskList | None = None,
+    tasks: Tasks | None = None,
     show: bool = True,
-) -> tuple[EvaluationResult, TaskList]:
+) -> tuple[EvaluationResult, Tasks]:
     """Evaluates a run with its own settings and writes the result into its folder.
 
     Args:
@@ -72,72 +75,162 @@ def judge(
       OSError: the result can't be written; said before the tasks run where it can be known then, else
         with the result in the message.
     """
-    experiment.parse_run(run_dir, gin_params)
-    settings = Evaluation()
+    settings = _settings(run_dir, gin_params)
     other = None if settings.dataset is None else DatasetConfig(settings.dataset, None)
-    assembly = experiment.Experiment().build(data_dir, splits=(), dataset=other)
-    experiment.refuse_idle_bindings(gin_params)
-    episode = assembly.evaluation_episode(settings)
-    manifest = load_checkpoint(assembly, run_dir, which)
-    if tasks is None:
-        tasks = TaskList.draw(
-            assembly.spec, settings.split, episode, seed=settings.seed, n_tasks=settings.n_tasks
+    assembly, manifest = _load(run_dir, data_dir, gin_params, which, other)
+    job = _job(assembly, settings, run_dir, which, manifest, tasks)
+    return job.run(_evaluator(assembly, settings), settings, show), job.tasks
+
+
+def judge_each(
+    run_dir: str | os.PathLike[str],
+    names: Sequence[str],
+    *,
+    data_dir: str | os.PathLike[str],
+    gin_params: Sequence[str] = (),
+    which: str = "best",
+    tasks: Mapping[str, Tasks] | None = None,
+    show: bool = True,
+) -> dict[str, tuple[EvaluationResult, Tasks]]:
+    """Evaluates a run on each of several data sets, on a list of tasks of its own, as `judge` does.
+
+    All that can be wrong with a data set is looked for before any task runs.
+
+    Args:
+      names: the data sets.
+      tasks: the tasks by data set; None: those that the settings draw.
+
+    Returns:
+      By data set, the result and the tasks.
+
+    Raises:
+      As `judge`; FileNotFoundError also where a class of the split has no file of records.
+    """
+    settings = _settings(run_dir, gin_params)
+    if settings.dataset is not None:
+        raise ValueError(
+            "Evaluation.dataset must be None where --datasets names the data sets. "
+            f"Received: Evaluation.dataset = {settings.dataset!r}."
         )
+    names = checked_names(tuple(names), "--datasets")
+    sets = [DatasetConfig(name, None) for name in names]
+    specs = [data_set.open(data_dir) for data_set in sets]
+    for name, spec in zip(names, specs, strict=True):
+        _require_records(data_dir, name, spec, settings.split)
+    assembly, manifest = _load(run_dir, data_dir, gin_params, which, sets[0])
+    jobs = {}
+    for data_set, spec in zip(sets, specs, strict=True):
+        on_it = dataclasses.replace(assembly, dataset=data_set, spec=spec)
+        listed = tasks[data_set.name] if tasks else None
+        jobs[data_set.name] = _job(on_it, settings, run_dir, which, manifest, listed)
+    evaluator = _evaluator(assembly, settings)
+    return {name: (job.run(evaluator, settings, show), job.tasks) for name, job in jobs.items()}
+
+
+def _settings(run_dir: str | os.PathLike[str], gin_params: Sequence[str]) -> Evaluation:
+    experiment.parse_run(run_dir, gin_params)
+    return Evaluation()
+
+
+def _load(
+    run_dir, data_dir, gin_params: Sequence[str], which: str, dataset: DatasetConfig | None
+) -> tuple[Assembly, dict[str, Any]]:
+    """The run's experiment with the weights of a checkpoint, and that one's manifest."""
+    assembly = experiment.Experiment().build(data_dir, splits=(), dataset=dataset)
+    experiment.refuse_idle_bindings(gin_params)
+    return assembly, load_checkpoint(assembly, run_dir, which)
+
+
+def _evaluator(assembly: Assembly, settings: Evaluation) -> Evaluator:
+    ways = assembly.other_ways(assembly.evaluation_episode(settings))
+    return Evaluator(assembly.parameters, inner_steps=settings.inner_steps, n_way=ways)
+
+
+def _require_records(data_dir, name: str, spec: Spec, split: str) -> None:
+    folder = os.path.join(data_dir, name)
+    paths = (store.class_path(folder, spec, c) for c in spec.classes(split))
+    missing = next((path for path in paths if not os.path.exists(path)), None)
+    if missing is not None:
+        raise FileNotFoundError(
+            f"data set {name!r} must have a file of records for every class of its split {split!r}. "
+            f"Received: there is no {missing}."
+        )
+
+
+def _job(assembly, settings, run_dir, which: str, manifest, tasks: Tasks | None) -> _Job:
+    """Checks all that can be wrong before tasks run."""
+    shape = assembly.evaluation_episode(settings)
+    if tasks is None:
+        drawn = {"seed": settings.seed, "n_tasks": settings.n_tasks}
+        tasks = task_lists.draw(assembly.spec, settings.split, shape, **drawn)
     else:
-        tasks.check(assembly.spec, settings.split, episode)
-    evaluator = Evaluator(
-        assembly.parameters,
-        inner_steps=settings.inner_steps,
-        n_way=None if episode.n_way == assembly.episode.n_way else episode.n_way,
-    )
+        tasks.check(assembly.spec, settings.split, shape)
     about = _about(assembly, settings, tasks, run_dir, which, manifest)
     path = os.path.join(run_dir, "evaluation", _file_name(about))
     files.check_writable(path)
-    result = _run(assembly, evaluator, settings, tasks, about, show)
-    try:
-        result.write(path)
-    except OSError as error:
-        raise OSError(f"{result}\nThis could not be kept: {error}") from error
-    return result, tasks
+    return _Job(assembly, tasks, about, path)
 
 
-def _run(assembly, evaluator, settings, tasks, about, show: bool) -> EvaluationResult:
-    dataset = pipeline.listed_tasks(
-        assembly.source(settings.split),
-        tasks,
-        batch_size=settings.batch_size,
-        pipeline_config=assembly.pipeline,
-    )
-    datasets = tasks.datasets(assembly.spec)
-    if not show:
-        return evaluate(evaluator, dataset, about, datasets=datasets)
-    clock = StepClock(1)
-    with Progress(total=len(tasks), tasks_per_step=1, unit="task", every=10.0) as progress:
-        clock.start()
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Job:
+    """A list of tasks that is ready to run.
 
-        def advance(n: int) -> None:
-            progress.advance(n)
-            clock.count(n)
-            progress.report(tasks_per_second=clock.tasks_per_second())
+    Attributes:
+      assembly: the experiment, on the tasks' data set.
+      tasks: the tasks.
+      about: goes into the result.
+      path: where that is kept.
+    """
 
-        return evaluate(evaluator, dataset, about, datasets=datasets, progress=advance)
+    assembly: Assembly
+    tasks: Tasks
+    about: dict[str, Any]
+    path: str
+
+    def run(self, evaluator: Evaluator, settings: Evaluation, show: bool) -> EvaluationResult:
+        """Runs the tasks and keeps the result."""
+        result = self._evaluate(evaluator, settings, show)
+        try:
+            result.write(self.path)
+        except OSError as error:
+            raise OSError(f"{result}\nThis could not be kept: {error}") from error
+        return result
+
+    def _evaluate(self, evaluator: Evaluator, settings: Evaluation, show: bool) -> EvaluationResult:
+        dataset = pipeline.listed_tasks(
+            self.assembly.source(settings.split),
+            self.tasks,
+            batch_size=settings.batch_size,
+            pipeline_config=self.assembly.pipeline,
+        )
+        datasets = self.tasks.datasets(self.assembly.spec)
+        if not show:
+            return evaluate(evaluator, dataset, self.about, datasets=datasets)
+        clock = StepClock(1)
+        with Progress(total=len(self.tasks), tasks_per_step=1, unit="task", every=10.0) as progress:
+            clock.start()
+
+            def advance(n: int) -> None:
+                progress.advance(n)
+                clock.count(n)
+                progress.report(tasks_per_second=clock.tasks_per_second())
+
+            return evaluate(evaluator, dataset, self.about, datasets=datasets, progress=advance)
 
 
 def _about(
-    assembly: Assembly, settings: Evaluation, tasks: TaskList, run_dir, which: str, manifest
+    assembly: Assembly, settings: Evaluation, tasks: Tasks, run_dir, which: str, manifest
 ) -> dict[str, Any]:
     learner = assembly.learner
-    trained_on = {} if settings.dataset is None else {"trained_on": manifest["dataset"]}
+    elsewhere = assembly.dataset.label != manifest["dataset"] or settings.dataset is not None
     return {
         "run": os.path.basename(os.path.abspath(run_dir)),
         "checkpoint": f"{which} checkpoint, step {manifest['step']}",
-        **trained_on,
+        **({"trained_on": manifest["dataset"]} if elsewhere else {}),
         "dataset": tasks.dataset,
         "fingerprint": tasks.fingerprint,
         "split": tasks.split,
-        "n_way": tasks.config.n_way,
-        "k_shot": tasks.config.k_shot,
-        "n_query": tasks.config.n_query,
+        **tasks.shape(),
         "learner": type(learner).__name__,
         "inner_steps": learner.inner_steps(settings.inner_steps),
         "batch_norm": learner.batch_norm,
@@ -149,7 +242,7 @@ def _file_name(about: dict[str, Any]) -> str:
     parts = (
         about["dataset"] if "trained_on" in about else "",
         about["split"],
-        f"{about['n_way']}way{about['k_shot']}shot",
+        VARIABLE if about["n_way"] == VARIABLE else f"{about['n_way']}way{about['k_shot']}shot",
         "" if about["inner_steps"] is None else f"{about['inner_steps']}steps",
         about["batch_norm"],
         about["checkpoint"].split()[0],

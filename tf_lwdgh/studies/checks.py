@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tf_lwdgh import config
+from tf_lwdgh.data import task_lists
 from tf_lwdgh.data.dataset_config import DatasetConfig
-from tf_lwdgh.data.episodes import EpisodeConfig
-from tf_lwdgh.data.mixtures import Spec
 from tf_lwdgh.data.episodes import TaskShape
+from tf_lwdgh.data.mixtures import Spec
 from tf_lwdgh.outer.evaluation import Evaluation
 from tf_lwdgh.runs import experiment, resume
 from tf_lwdgh.runs.config import TrainerConfig

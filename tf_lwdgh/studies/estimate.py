@@ -1,6 +1,7 @@
 """How long a study takes, told before it begins: a few meta-steps and test tasks of the baseline, timed.
 
-Nothing but the settings is needed: images are random, of the right shape. Other methods take 0.6 to 3
+Nothing but the settings is needed: images are random, of the right shape (EpisodeConfig's, where the tasks'
+shapes vary). Other methods take 0.6 to 3
 times as long as MAML with the mean (docs/performance.md); the estimate counts them as alike.
 
     python -m tf_lwdgh.studies.estimate '{"gin_files": [...], "gin_params": [...]}'

@@ -10,6 +10,7 @@ import numpy as np
 
 from tf_lwdgh import config
 from tf_lwdgh.data import pipeline
+from tf_lwdgh.data.episodes import EpisodeConfig
 from tf_lwdgh.data.store import SPLITS
 from tf_lwdgh.data.task_lists import TaskList
 from tf_lwdgh.outer.evaluation import Evaluation, Evaluator
@@ -77,6 +78,11 @@ class Predictions(FigureMaker):
         assembly = experiment.from_run(run_dir, _BINDINGS, data_dir=data_dir)
         settings = Evaluation()
         episode = assembly.evaluation_episode(settings)
+        if not isinstance(episode, EpisodeConfig):
+            raise ValueError(
+                f"{self.name} must be drawn of tasks of one shape, and not of varying ones: set "
+                f"Evaluation.n_way, Evaluation.k_shot or Evaluation.n_query. Received: {episode!r}."
+            )
         if listed is None:
             listed = self._draw_tasks(assembly.spec, episode, settings.seed)
         else:
@@ -85,7 +91,7 @@ class Predictions(FigureMaker):
         evaluator = Evaluator(
             assembly.parameters,
             inner_steps=settings.inner_steps,
-            n_way=None if episode.n_way == assembly.episode.n_way else episode.n_way,
+            n_way=assembly.other_ways(episode),
         )
         source = assembly.source(_SPLIT)
         batches = pipeline.listed_tasks(
