@@ -69,6 +69,7 @@ MISTAKES = [
     ("evaluate", ["--run_dir=runs/tiny", "--checkpoint=first"], "must be one of best, last"),
     ("evaluate", ["--run_dir=runs/tiny", "--read_tasks=no.json"], "no such task list"),
     ("evaluate", ["--run_dir=runs/tiny", "--gin_param=Evaluation.n_query=99"], "k_shot = 1"),
+    ("evaluate", ["--run_dir=runs/tiny", "--datasets=patterns,no"], "No data set 'no'.*there: patterns"),
 ]
 
 

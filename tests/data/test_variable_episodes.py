@@ -245,20 +245,26 @@ def source(tmp_path_factory):
     return ImageSource(folder, records.write_records(folder), "test", IMAGE)
 
 
+@pytest.fixture(scope="module")
+def listed(source):
+    return task_lists.draw(source.spec, "test", SHAPE, seed=3, n_tasks=7)
+
+
 def dense(batches):
     """Every task of ragged batches, as arrays."""
     return [[v.numpy() for v in task] for batch in batches for task in zip(*batch, strict=True)]
 
 
-def test_a_listed_and_a_sampled_task_hold_the_images_that_were_drawn(source, tmp_path):
-    listed = task_lists.draw(source.spec, "test", SHAPE, seed=3, n_tasks=7)
+def test_a_listed_and_a_sampled_task_hold_the_images_that_were_drawn(source, listed, tmp_path):
     listed.write(tmp_path / "tasks.json.gz")
     read = task_lists.read(tmp_path / "tasks.json.gz")
     assert read.sha256 == listed.sha256 and len(read) == 7 and read.config == SHAPE
     read.check(source.spec, "test", SHAPE)
     from_list = dense(pipeline.listed_tasks(source, read, batch_size=3))
     sampled = dense(pipeline.evaluation_tasks(source, SHAPE, seed=3, n_tasks=7, batch_size=2))
-    for ours, theirs, drawn in zip(from_list, sampled, tasks(source.spec, 7, SHAPE, seed=3), strict=True):
+    parts = (listed.class_ids, listed.support_sizes, listed.n_query, listed.image_indices)
+    made = map(VariableIndices, *parts)
+    for ours, theirs, drawn in zip(from_list, sampled, made, strict=True):
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(a, b)
         labels = np.arange(len(drawn.class_ids))
@@ -297,8 +303,7 @@ def test_training_goes_on_with_exactly_the_tasks_it_would_have_seen(source):
         ("support_sizes", lambda v: [v[0] + v[1], 0, *v[2:]], "images of every class"),
     ],
 )
-def test_a_list_that_cannot_be_of_the_data_set_is_refused(source, part, change, text):
-    listed = task_lists.draw(source.spec, "test", SHAPE, seed=3, n_tasks=3)
+def test_a_list_that_cannot_be_of_the_data_set_is_refused(source, listed, part, change, text):
     content = listed._lists()
     content[part][1] = change(content[part][1])
     head = (listed.dataset, listed.fingerprint, listed.split, listed.config, listed.seed)
@@ -306,9 +311,8 @@ def test_a_list_that_cannot_be_of_the_data_set_is_refused(source, part, change, 
         type(listed)(*head, **content).check(source.spec, "test")
 
 
-def test_a_damaged_list_and_one_of_another_kind_are_refused(source, tmp_path):
+def test_a_damaged_list_and_one_of_another_kind_are_refused(source, listed, tmp_path):
     path = tmp_path / "tasks.json.gz"
-    listed = task_lists.draw(source.spec, "test", SHAPE, seed=3, n_tasks=3)
     listed.write(path)
     with pytest.raises(ValueError, match="kind: the list has 'VariableEpisodes'"):
         listed.check(source.spec, "test", episodes.EpisodeConfig(3, 1, 2))
