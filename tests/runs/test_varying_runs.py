@@ -92,8 +92,9 @@ def test_every_task_of_a_batch_is_judged_as_if_alone_with_its_own_ways(folder):
         for row in zip(*batch, strict=True):
             task = Episode(*row)
             context = Context(assembly.parameters.model, n_way=int(task.ways), steps=2)
-            adapted = assembly.learner.adapt(context, assembly.parameters.values(), *task[:2])
-            logits, _ = assembly.learner.predict(context, adapted, task.query_images)
+            meta = assembly.parameters.values()
+            adapted = assembly.learner.adapt(context, meta, *task[:2])
+            logits, _ = assembly.learner.predict(context, meta, adapted, task.query_images)
             assert logits.shape[1] == int(task.ways)
             expected.append(np.mean(logits.numpy().argmax(-1) == task.query_labels.numpy()))
             ways.add(int(task.ways))

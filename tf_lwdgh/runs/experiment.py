@@ -36,7 +36,7 @@ from tf_lwdgh.runs.config import TrainerConfig  # noqa: F401  (a run's config.gi
 CONFIG_FILE = "config.gin"
 _HOW_ANY_WAY = (
     "A learner whose head starts every task at zero takes any number: {}.head = 'zero', where it has that "
-    "setting; so does @ProtoMAML()."
+    "setting; so do @ProtoMAML() and learners that compare with the support set, such as @PrototypicalNetwork()."
 )
 _FOR_LATER = ("Evaluation.", "Threads.", "TrainerConfig.")  # used by one program and not another
 
