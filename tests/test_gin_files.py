@@ -63,7 +63,7 @@ SMALL = {
     "adacnn": {"image_size": 4, "filters": 2, "blocks": 2},
     "metanet_encoder": {"image_size": 4, "filters": 2},
     "gnn_encoder": {"image_size": 20, "n_features": 4},
-    "snail_resnet": {"image_size": 4, "widths": (2,), "n_features": 4},
+    "snail_resnet": {"image_size": 16, "widths": (2, 2, 2, 2), "n_features": 4},
 }
 COMMAND = "# Command: python -m tf_lwdgh.train --gin_file={} --data_dir=data"
 
