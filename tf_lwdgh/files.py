@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
+import shutil
 from typing import Any
 
 
@@ -56,3 +58,20 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     with open(aside, "xb"):
         pass
     os.unlink(aside)
+
+
+def check_space(folder: str | os.PathLike[str], size: int, purpose: str) -> None:
+    """Makes sure that a folder's disk has room.
+
+    Args:
+      folder: which must exist.
+      size: bytes.
+      purpose: what needs them, for the message.
+
+    Raises:
+      OSError: with errno ENOSPC; the message gives both numbers.
+    """
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        what = f"{purpose} needs {size:,} bytes, and {free:,} are free"
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {what}", os.fspath(folder))
