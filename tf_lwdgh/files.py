@@ -8,7 +8,19 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 from typing import Any
+
+
+@contextlib.contextmanager
+def named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Gives the errors of writing to an open file, which have none, the file's name."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
 
 
 def write(path: str | os.PathLike[str], content: str | bytes, *, durable: bool = True) -> None:
@@ -30,7 +42,7 @@ def write(path: str | os.PathLike[str], content: str | bytes, *, durable: bool =
     aside = os.path.join(folder, f".{name}.{secrets.token_hex(4)}")
     data = content.encode("utf-8") if isinstance(content, str) else content
     try:
-        with open(aside, "xb") as file:
+        with named(path), open(aside, "xb") as file:
             file.write(data)
             if durable:
                 file.flush()

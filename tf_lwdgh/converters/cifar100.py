@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tf_lwdgh.converters import archives, folders, forms, pickled_splits, pictures
+from tf_lwdgh.converters import archives, folders, forms, pickled_splits, pictures, texts
 from tf_lwdgh.converters.problems import Problems
 from tf_lwdgh.data import store
 
@@ -211,7 +211,7 @@ def _check_lists(folder: pathlib.Path, data_set: DataSet) -> None:
     for split in store.SPLITS:
         path = folder / f"{split}.txt"
         if path.is_file():
-            listed = set(path.read_text(encoding="utf-8").split())
+            listed = set(texts.read(path).split())
             differ = sorted(listed ^ set(data_set.classes(split)))
             if differ:
                 raise ValueError(

@@ -56,4 +56,4 @@ def main(argv: Sequence[str] | None = None) -> None:
             subset=args.subset, name=args.name, overwrite=args.overwrite, skip_bad=args.skip_bad,
         )  # fmt: skip
 
-    arguments.run(convert, f"{args.data_dir}/{args.name}")
+    arguments.run(convert, args)
