@@ -18,7 +18,7 @@ from absl import flags
 from tf_lwdgh import disk_faults
 
 USER_ERROR, DIVERGED, DISK_FAULT, INTERRUPTED = 2, 3, 4, 130
-_ADVICE = "Nothing kept before is lost: once there is room, the same command goes on."
+_ADVICE = "Nothing kept before is lost: once it can be written, the same command goes on."
 PARENT = "TF_LWDGH_PARENT"  # environment: the process with which this one stops
 _GIN_TRACE = re.compile(r"\n\s*In call to configurable.*", re.DOTALL)
 
@@ -55,6 +55,7 @@ def clean_errors(program: str) -> Iterator[None]:
     """
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGINT, _interrupt) if in_main else None
+    threading.excepthook = _of_thread
     try:
         yield
     except KeyboardInterrupt:
@@ -82,6 +83,12 @@ def _mendable(error: Exception) -> tuple[str, int] | None:
     return None
 
 
+def _of_thread(args: threading.ExceptHookArgs) -> None:
+    """A thread's traceback; not of a disk's fault, which the thread's owner is told and tells."""
+    if args.exc_value is None or disk_faults.find(args.exc_value) is None:
+        threading.__excepthook__(args)
+
+
 def _interrupt(*_) -> None:
     signal.signal(signal.SIGINT, _leave)
     raise KeyboardInterrupt
@@ -95,7 +102,11 @@ def _leave(*_) -> None:
 
 def fail(program: str, message: str, code: int) -> None:
     """Prints a message on standard error and leaves."""
-    print(f"{program}: {_GIN_TRACE.sub('', message).strip()}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+        print(f"{program}: {_GIN_TRACE.sub('', message).strip()}", file=sys.stderr, flush=True)
+    except OSError:  # they go to a file on the disk that is full; the code still tells
+        os._exit(code)
     sys.exit(code)
 
 

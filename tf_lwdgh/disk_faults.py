@@ -13,6 +13,8 @@ _BY_TEXT = {os.strerror(number): number for number in _FAULTS}
 # TensorFlow's errors are no OSErrors, and end with "<path>; <text of the errno>".
 _IN_TEXT = re.compile(r"(?P<path>/[^;\n]*)?[;:]\s*(?P<text>" + "|".join(map(re.escape, _BY_TEXT)) + ")")
 
+_SAID = re.compile(r"cannot write (?:'(?P<path>[^\n]*?)'|a file): (?P<text>[^\n]*?) \(errno (?P<number>\d+)\)")
+
 
 class Fault(NamedTuple):
     """What could not be written.
@@ -46,6 +48,19 @@ def find(error: BaseException) -> Fault | None:
             return fault
         current = current.__cause__ or current.__context__
     return None
+
+
+def said(words: str, path: str) -> OSError:
+    """The fault that another process of ours told in its last words, as an error again.
+
+    Args:
+      words: which may be cut or empty: they may have gone to the same disk.
+      path: where the process wrote, if the words do not say it.
+    """
+    match = _SAID.search(words)
+    if match is None:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+    return OSError(int(match["number"]), match["text"], match["path"] or path)
 
 
 def _of(error: BaseException) -> Fault | None:

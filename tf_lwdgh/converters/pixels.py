@@ -65,9 +65,8 @@ def can_be_kept(image: Image.Image, content: bytes) -> bool:
     Raises:
       DAMAGE: the pixels cannot be decoded.
     """
-    image.load()
     right = image.mode in _KEPT.get(image.format, ()) and not _is_deep(image, content)
-    if not right or _orientation(image) != _UPRIGHT or _is_transparent(image):
+    if not right or _orientation(image, content) != _UPRIGHT or _is_transparent(image):
         return False
     tf.io.decode_image(content, channels=3, expand_animations=False)  # stricter than Pillow
     return True
@@ -85,7 +84,7 @@ def shown(image: Image.Image, content: bytes, box: Box | None = None) -> np.ndar
       DAMAGE: the pixels cannot be decoded, or have no 8-bit form.
     """
     image.load()
-    turn = _TURN.get(_orientation(image))
+    turn = _TURN.get(_orientation(image, content))
     plain = _eight_bits(image, content)
     if _is_transparent(plain):
         paper = Image.new("RGBA", plain.size, "white")
@@ -141,8 +140,10 @@ def _is_transparent(image: Image.Image) -> bool:
     return image.convert("RGBA").getchannel("A").getextrema()[0] < 255
 
 
-def _orientation(image: Image.Image) -> int:
-    """EXIF's, of a loaded image; upright where it is damaged, as in some of ImageNet's photographs."""
+def _orientation(image: Image.Image, content: bytes) -> int:
+    """EXIF's; upright where it is damaged, as in some of ImageNet's photographs."""
+    if image.format == "PNG" and b"eXIf" not in content:  # Pillow would decode it to look for one
+        return _UPRIGHT
     try:
         return image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT)
     except (SyntaxError, ValueError, struct.error, TypeError, KeyError, OverflowError):
