@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import pathlib
 
 _LARGEST = 1 << 28  # bytes
@@ -38,7 +39,7 @@ def read_table(path: pathlib.Path) -> list[dict[str, str]]:
     Raises:
       ValueError: as `read`, or a row has more or fewer cells than the header.
     """
-    reader = csv.DictReader(read(path).splitlines(), strict=True)
+    reader = csv.DictReader(io.StringIO(read(path), newline=""), strict=True)
     try:
         rows = list(reader)
     except csv.Error as error:
