@@ -5,19 +5,28 @@ Reads [[module, [argument, ...]], ...] as JSON, and prints [[exit code, standard
 
 import json
 import os
+import resource
 import runpy
 import sys
 import tempfile
 
 
-def run(module: str, arguments: list[str]) -> tuple[int, str]:
-    """The module as a program: its exit code and what it wrote on standard error."""
+def run(module: str, arguments: list[str], largest_file: int | None = None) -> tuple[int, str]:
+    """The module as a program: its exit code and what it wrote on standard error.
+
+    Args:
+      module: the module.
+      arguments: the program's.
+      largest_file: bytes from which on writing to a file fails; None: no such limit.
+    """
     with tempfile.TemporaryFile("w+") as file:
         pid = os.fork()
         if not pid:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
             sys.argv = [module, *arguments]
+            if largest_file is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
             code = 1
             try:
                 runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -173,6 +173,49 @@ def test_an_interrupt_while_tensorflow_is_imported_is_no_traceback(folder):
     assert "Traceback" not in said and said.rstrip().endswith("interrupted")
 
 
+AT_WORK = """
+import sys, time
+from tf_lwdgh import command_line
+with command_line.clean_errors('p'):
+    stop = command_line.stop_on_signal() if sys.argv[1] == 'saves' else lambda: False
+    print('at work', flush=True)
+    try:
+        while True:
+            time.sleep(0.01)
+    finally:
+        print('clearing up', flush=True)
+        time.sleep(float(sys.argv[2]))
+"""
+
+
+def _interrupted(how: str, times: int, clearing: float) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command that gets so many Ctrl-C."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", AT_WORK, how, str(clearing)], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    said = [process.stdout.readline()]
+    process.send_signal(signal.SIGINT)
+    if times == 2:
+        said.append(process.stderr.readline() if how == "saves" else process.stdout.readline())
+        said.append(process.stderr.readline() if how == "saves" else "")
+        process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, "".join(said) + out, err
+
+
+def test_a_first_interrupt_clears_up_and_is_no_traceback():
+    code, out, err = _interrupted("works", 1, 0.0)
+    assert (code, err) == (command_line.INTERRUPTED, "p: interrupted\n") and "clearing up" in out
+
+
+@pytest.mark.parametrize("how", ["works", "saves"])
+def test_a_second_interrupt_leaves_at_once_without_a_traceback(how):
+    code, said, err = _interrupted(how, 2, 600.0)
+    assert code == command_line.INTERRUPTED and err == "interrupted\n", err
+    assert ("once more to stop at once" in said) == (how == "saves")
+
+
 def test_an_evaluation_that_could_not_be_kept_says_so_before_it_runs(folder, monkeypatch):
     run = folder / "runs/tiny"
     os.rename(run / "evaluation", run / "away")

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "tf_lwdgh"
 # The rooms by floors, and in the hall the ground floor and the entry points. Imports point from later
 # floors to earlier ones; between rooms of one floor there are none, and within a room there is no cycle.
 FLOORS = (
-    ("types", "annotations", "config", "files", "registry", "command_line"),
+    ("types", "annotations", "config", "files", "disk_faults", "registry", "command_line"),
     ("networks/kernels", "data", "aggregators"),
     ("networks/layers",),
     ("networks",),

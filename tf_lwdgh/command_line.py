@@ -15,7 +15,10 @@ from collections.abc import Callable, Iterator
 import absl.logging
 from absl import flags
 
-USER_ERROR, DIVERGED, INTERRUPTED = 2, 3, 130
+from tf_lwdgh import disk_faults
+
+USER_ERROR, DIVERGED, DISK_FAULT, INTERRUPTED = 2, 3, 4, 130
+_ADVICE = "Nothing kept before is lost: once it can be written, the same command goes on."
 PARENT = "TF_LWDGH_PARENT"  # environment: the process with which this one stops
 _GIN_TRACE = re.compile(r"\n\s*In call to configurable.*", re.DOTALL)
 
@@ -46,24 +49,64 @@ def define_shared_flags(*, run_dir_help: str, data_dir_default: str) -> None:
 
 @contextlib.contextmanager
 def clean_errors(program: str) -> Iterator[None]:
-    """Turns errors that the user can mend into a message on standard error and an exit code."""
+    """Turns errors that the user can mend into a message on standard error and an exit code.
+
+    A first Ctrl-C is a KeyboardInterrupt, a second leaves at once; `stop_on_signal` changes the first.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, _interrupt) if in_main else None
+    threading.excepthook = _of_thread
     try:
         yield
     except KeyboardInterrupt:
         fail(program, "interrupted", INTERRUPTED)
-    except FloatingPointError as error:  # training diverged
-        fail(program, str(error), DIVERGED)
-    except (ValueError, OSError) as error:
-        fail(program, str(error), USER_ERROR)
-    except RuntimeError as error:
-        if "Required bindings" not in str(error):  # gin's complaint about %gin.REQUIRED
+    except Exception as error:
+        found = _mendable(error)
+        if found is None:
             raise
-        fail(program, str(error), USER_ERROR)
+        fail(program, *found)
+    if in_main:
+        signal.signal(signal.SIGINT, before)
+
+
+def _mendable(error: Exception) -> tuple[str, int] | None:
+    """The message and the exit code of an error that the user can mend; None for any other."""
+    fault = disk_faults.find(error)
+    if fault is not None:
+        told = f"{error}\n" if isinstance(error, OSError) and error.errno is None else ""
+        return f"{told}{fault}. {_ADVICE}", DISK_FAULT
+    if isinstance(error, FloatingPointError):  # training diverged
+        return str(error), DIVERGED
+    missing = isinstance(error, RuntimeError) and "Required bindings" in str(error)  # gin's
+    if isinstance(error, (ValueError, OSError)) or missing:
+        return str(error), USER_ERROR
+    return None
+
+
+def _of_thread(args: threading.ExceptHookArgs) -> None:
+    """A thread's traceback; not of a disk's fault, which the thread's owner is told and tells."""
+    if args.exc_value is None or disk_faults.find(args.exc_value) is None:
+        threading.__excepthook__(args)
+
+
+def _interrupt(*_) -> None:
+    signal.signal(signal.SIGINT, _leave)
+    raise KeyboardInterrupt
+
+
+def _leave(*_) -> None:
+    """Leaves without more ado: a KeyboardInterrupt can come where it is swallowed, or half heard."""
+    os.write(2, b"interrupted\n")
+    os._exit(INTERRUPTED)
 
 
 def fail(program: str, message: str, code: int) -> None:
     """Prints a message on standard error and leaves."""
-    print(f"{program}: {_GIN_TRACE.sub('', message).strip()}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+        print(f"{program}: {_GIN_TRACE.sub('', message).strip()}", file=sys.stderr, flush=True)
+    except OSError:  # they go to a file on the disk that is full; the code still tells
+        os._exit(code)
     sys.exit(code)
 
 
@@ -134,7 +177,7 @@ def stop_on_signal() -> Callable[[], bool]:
     def handler(number: int, _frame) -> None:
         seen.append(number)
         print("\nstopping at the end of this window; once more to stop at once", file=sys.stderr)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, _leave)
 
     signal.signal(signal.SIGINT, handler)
     signal.signal(signal.SIGTERM, handler)

@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
+import shutil
+from collections.abc import Iterator
 from typing import Any
+
+
+@contextlib.contextmanager
+def named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Gives the errors of writing to an open file, which have none, the file's name."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
 
 
 def write(path: str | os.PathLike[str], content: str | bytes, *, durable: bool = True) -> None:
@@ -28,7 +42,7 @@ def write(path: str | os.PathLike[str], content: str | bytes, *, durable: bool =
     aside = os.path.join(folder, f".{name}.{secrets.token_hex(4)}")
     data = content.encode("utf-8") if isinstance(content, str) else content
     try:
-        with open(aside, "xb") as file:
+        with named(path), open(aside, "xb") as file:
             file.write(data)
             if durable:
                 file.flush()
@@ -56,3 +70,20 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     with open(aside, "xb"):
         pass
     os.unlink(aside)
+
+
+def check_space(folder: str | os.PathLike[str], size: int, purpose: str) -> None:
+    """Makes sure that a folder's disk has room.
+
+    Args:
+      folder: which must exist.
+      size: bytes.
+      purpose: what needs them, for the message.
+
+    Raises:
+      OSError: with errno ENOSPC; the message gives both numbers.
+    """
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        what = f"{purpose} needs {size:,} bytes, and {free:,} are free"
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {what}", os.fspath(folder))

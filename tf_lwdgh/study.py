@@ -36,7 +36,7 @@ runs/ (the run folders):
     tensorboard --logdir=runs/studies/table5-tiny/runs
 
 Exit codes: 0 done, or stopped and saved; 1 some runs failed or diverged, as the report says; 2 something
-to mend in the settings or data.
+to mend in the settings or data; 4 the disk is full or cannot be written; 130 interrupted.
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ Examples:
 A run folder holds config.gin, operative.gin, metrics.jsonl, checkpoints/, best/ and tensorboard/:
     tensorboard --logdir=runs
 
-Exit codes: 0 done or stopped and saved, 2 something to mend in the settings or data, 3 diverged.
+Exit codes: 0 done or stopped and saved, 2 something to mend in the settings or data, 3 diverged,
+4 the disk is full or cannot be written (the same command goes on then), 130 interrupted.
 """
 
 from __future__ import annotations

@@ -60,6 +60,21 @@ def test_what_fails_is_kept_with_its_last_words(tmp_path, code, state):
     assert results.read(job.result_path).message == result.message
 
 
+def test_a_full_disk_is_no_outcome_of_a_job_and_ends_the_study(tmp_path):
+    said = "x: cannot write '/d/f': No space left on device (errno 28); 0 bytes are free"
+    full = f"import sys; print({said!r}, file=sys.stderr); sys.exit(4)"
+    first, second = fake_job(tmp_path, "a", train=full), fake_job(tmp_path, "b")
+    with pytest.raises(OSError, match="No space left on device: '/d/f'"):
+        worker.run(first, 10)
+    stop = Stop()
+    with pytest.raises(OSError, match="No space left on device: '/d/f'"):
+        local.run(
+            {first: 10, second: 10}, shares=[local.Slot()], started=lambda _: None,
+            ended=worker.keep_outcome, watch=lambda: None, stop=stop,
+        )  # fmt: skip
+    assert stop.asked.is_set() and results.read(first.result_path) is None
+
+
 def test_a_job_killed_from_outside_fails_and_says_so(tmp_path):
     job = fake_job(tmp_path, train="import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     result = worker.run(job, 10)

@@ -1,4 +1,7 @@
-"""Safe unpacking of .zip and .tar archives: no member may leave the target folder."""
+"""Safe unpacking of .zip and .tar archives: no member leaves the target folder, and none fills the disk.
+
+What is declared is held against `limits` before it is unpacked.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,26 @@ import os
 import pathlib
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 
+from tf_lwdgh.converters.limits import Allowance
 from tf_lwdgh.data.store import scratch_folder
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 _BLOCK = 1 << 20
+_HEADERS = (  # of tar, whose content is read into memory: long names and the like
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)  # fmt: skip
+_LONGEST = 1 << 20  # bytes of such a header
 # What opening and reading damaged archives raises, whatever the compression.
 _DAMAGE = (
     tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
-    EOFError, OSError, RuntimeError,
+    EOFError, OSError, RuntimeError, struct.error, UnicodeError, OverflowError,
 )  # fmt: skip
 
 
@@ -40,7 +50,9 @@ def as_folder(source: str | os.PathLike, *, beside: str | os.PathLike) -> Iterat
 
     Raises:
       FileNotFoundError: there is no such source.
-      ValueError: the source is neither a folder nor an archive, or a member is unsafe.
+      ValueError: the source is neither a folder nor an archive, a member is unsafe, or it unpacks to
+        more than is allowed.
+      OSError: there is no room for it.
     """
     source = pathlib.Path(source)
     if source.is_dir():
@@ -58,11 +70,16 @@ def as_folder(source: str | os.PathLike, *, beside: str | os.PathLike) -> Iterat
 def unpack(archive: str | os.PathLike, folder: str | os.PathLike) -> None:
     """Unpacks regular files and folders into `folder`; refuses everything else by name.
 
+    A .zip says first what it unpacks to, a .tar before every member: so much is looked at before.
+
     Raises:
       ValueError: a member has an absolute path, leaves the folder, or is a link or a device; or the
-        archive is damaged. Files of earlier members may then lie in `folder`, and nowhere else.
+        archive is damaged or unpacks to more than is allowed. Files of earlier members may then lie
+        in `folder`, and nowhere else.
+      OSError: there is no room for it.
     """
     folder = pathlib.Path(folder).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
     if str(archive).lower().endswith(".zip"):
         _unpack_zip(pathlib.Path(archive), folder)
     else:
@@ -71,6 +88,7 @@ def unpack(archive: str | os.PathLike, folder: str | os.PathLike) -> None:
 
 def _unpack_zip(archive: pathlib.Path, folder: pathlib.Path) -> None:
     with damage_named(archive), zipfile.ZipFile(archive) as file:
+        Allowance(archive, folder).take(*(member.file_size for member in file.infolist()))
         for member in file.infolist():
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
@@ -85,15 +103,30 @@ def _unpack_zip(archive: pathlib.Path, folder: pathlib.Path) -> None:
 
 def _unpack_tar(archive: pathlib.Path, folder: pathlib.Path) -> None:
     # 'r|*' streams: an .xz archive is decompressed once, and nothing of it is held in memory.
-    with damage_named(archive), tarfile.open(archive, "r|*") as file:
+    allowed = Allowance(archive, folder)
+    with damage_named(archive), tarfile.open(archive, "r|*", tarinfo=_Member) as file:
         for member in file:
             if not (member.isreg() or member.isdir()):
                 raise UnsafeMember(archive, member.name, "is a link or a device")
+            if member.issparse():
+                raise UnsafeMember(archive, member.name, "is a sparse file")
+            allowed.take(member.size)
             target = _target(archive, folder, member.name)
             if member.isdir():
                 target.mkdir(parents=True, exist_ok=True)
             else:
                 _write(file.extractfile(member), target)
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose header is no longer than headers are: tarfile would read it into memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> _Member:
+        member = super().frombuf(buf, encoding, errors)
+        if member.type in _HEADERS and member.size > _LONGEST:
+            raise OSError(f"a header of {member.size:,} bytes")
+        return member
 
 
 class UnsafeMember(ValueError):
@@ -136,8 +169,11 @@ def tar_members(archive: pathlib.Path, suffixes: tuple[str, ...]) -> list[tarfil
     Raises:
       ValueError: the archive is damaged.
     """
-    with damage_named(archive), tarfile.open(archive, "r:") as file:
+    with damage_named(archive), tarfile.open(archive, "r:", tarinfo=_Member) as file:
         found = [m for m in file if m.isreg() and m.name.lower().endswith(suffixes)]
+    for member in found:
+        if member.issparse():
+            raise UnsafeMember(archive, member.name, "is a sparse file")
     return sorted(found, key=lambda m: m.name)
 
 
@@ -148,7 +184,7 @@ def checksum(*sources: str | os.PathLike) -> str:
         if source.is_dir():
             for path in sorted(p for p in source.rglob("*") if p.is_file()):
                 relative = path.relative_to(source).as_posix()
-                digest.update(f"{relative}\0{path.stat().st_size}\n".encode())
+                digest.update(os.fsencode(f"{relative}\0{path.stat().st_size}\n"))
             continue
         with open(source, "rb") as file:
             while block := file.read(_BLOCK):

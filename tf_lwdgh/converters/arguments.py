@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import pathlib
 import sys
 import time
@@ -60,6 +61,18 @@ def parser(
         help="Leave out corrupt images, short classes and missing files and count them; "
         "without this flag the first one stops the conversion.",
     )
+    out.add_argument(
+        "--max_pixels",
+        type=int,
+        default=89_478_485,
+        help="The most pixels, height × width, that an image may have (default: 89478485).",
+    )
+    out.add_argument(
+        "--max_unpacked",
+        type=float,
+        metavar="GB",
+        help="The most that an archive may unpack to (default: 100 times its size, at least 1.07).",
+    )
     return out
 
 
@@ -91,7 +104,7 @@ def convert_a_form(
             overwrite=args.overwrite, skip_bad=args.skip_bad,
         )  # fmt: skip
 
-    run(convert, f"{args.data_dir}/{args.name}")
+    run(convert, args)
 
 
 def numbers(text: str) -> tuple[float, ...]:
@@ -122,20 +135,24 @@ def load_tensorflow() -> None:
         command_line.start_tensorflow()
 
 
-def run(convert: Callable[[], tuple[DatasetSpec, Problems]], folder: str) -> None:
-    """Converts and says what was made; what the user can mend is a message and exit code 2."""
-    load_tensorflow()
-    start = time.monotonic()
-    try:
-        spec, problems = convert()
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    counts = (
-        f"{split} {len(ids)} classes / {sum(spec.images_per_class[i] for i in ids):,} images"
-        for split in ("train", "val", "test")
-        for ids in [spec.classes(split)]
-    )
-    print(
-        f"{folder}: {', '.join(counts)} in {time.monotonic() - start:.0f} s; {problems.summary()}"
-    )
+def run(convert: Callable[[], tuple[DatasetSpec, Problems]], args: argparse.Namespace) -> None:
+    """Converts under the limits of the flags, and says what was made.
+
+    What the user can mend is a message and an exit code, as `command_line.clean_errors` has it.
+    """
+    with command_line.clean_errors(os.path.basename(sys.argv[0])):
+        load_tensorflow()
+        from tf_lwdgh.converters import limits
+
+        start = time.monotonic()
+        unpacked = None if args.max_unpacked is None else round(args.max_unpacked * 10**9)
+        with limits.use(limits.Limits(args.max_pixels, unpacked)):
+            spec, problems = convert()
+        counts = (
+            f"{split} {len(ids)} classes / {sum(spec.images_per_class[i] for i in ids):,} images"
+            for split in ("train", "val", "test")
+            for ids in [spec.classes(split)]
+        )
+        folder = f"{args.data_dir}/{args.name}".encode("utf-8", "backslashreplace").decode()
+        seconds = time.monotonic() - start
+        print(f"{folder}: {', '.join(counts)} in {seconds:.0f} s; {problems.summary()}")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tf_lwdgh.converters import archives, folders, forms, pickled_splits, pictures
+from tf_lwdgh.converters import archives, folders, forms, pickled_splits, pictures, texts
 from tf_lwdgh.converters.problems import Problems
 from tf_lwdgh.data import store
 
@@ -170,12 +170,14 @@ def from_official(
 def _official(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     """Pixels [N, 32, 32, 3] and labels [N]; the file has the colours one after the other."""
     content = pickled_splits.load(path)
-    pixels, labels = np.asarray(content.get("data")), np.asarray(content.get("fine_labels"))
-    fits = pixels.ndim == 2 and pixels.shape[1] == 3 * 32 * 32 and pixels.dtype == np.uint8
-    if not fits or labels.shape != pixels.shape[:1] or labels.dtype.kind not in "iu":
+    pixels = content.get("data")
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (3072,):
+        what = getattr(pixels, "shape", type(pixels).__name__)
+        raise ValueError(f"{path} must have 'data', uint8 [N, 3072]. Received: {what}.")
+    labels = pickled_splits.integers(path, "fine_labels", content.get("fine_labels"))
+    if len(labels) != len(pixels):
         raise ValueError(
-            f"{path} must have 'data', uint8 [N, 3072], and N integers 'fine_labels'. Received: "
-            f"{pixels.dtype} {list(pixels.shape)} and {labels.dtype} {list(labels.shape)}."
+            f"{path} must have a label for each of its {len(pixels)} images. Received: {len(labels)}."
         )
     return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
 
@@ -209,7 +211,7 @@ def _check_lists(folder: pathlib.Path, data_set: DataSet) -> None:
     for split in store.SPLITS:
         path = folder / f"{split}.txt"
         if path.is_file():
-            listed = set(path.read_text(encoding="utf-8").split())
+            listed = set(texts.read(path).split())
             differ = sorted(listed ^ set(data_set.classes(split)))
             if differ:
                 raise ValueError(

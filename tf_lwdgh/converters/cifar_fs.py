@@ -28,7 +28,7 @@ DATA_SET = cifar100.DataSet(
     },
     split_name="bertinetto",
     authors="Bertinetto et al.",
-    version="cifar_fs-1",
+    version="cifar_fs-2",
 )
 
 convert = functools.partial(cifar100.convert, DATA_SET)

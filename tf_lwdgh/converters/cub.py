@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tf_lwdgh.converters import archives, pictures
+from tf_lwdgh.converters import archives, pictures, texts
 from tf_lwdgh.converters.problems import Problems
 from tf_lwdgh.data import store
 
-VERSION = "cub-1"
+VERSION = "cub-2"
 CLASSES = 200
 IMAGES = 11_788
 
@@ -167,7 +167,7 @@ def _table(path: pathlib.Path, columns: int) -> dict[int, list[str]]:
     if not path.is_file():
         raise FileNotFoundError(f"The file {path} is missing.")
     out = {}
-    for i, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for i, line in enumerate(texts.read(path).splitlines(), 1):
         cells = line.split()
         if len(cells) != columns + 1 or not cells[0].isdigit() or not _fit(cells[1:]):
             raise ValueError(

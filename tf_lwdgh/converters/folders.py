@@ -8,11 +8,11 @@ import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
-from tf_lwdgh.converters import archives, pictures
+from tf_lwdgh.converters import archives, pictures, texts
 from tf_lwdgh.converters.problems import Problems
 from tf_lwdgh.data import store
 
-VERSION = "folders-1"
+VERSION = "folders-2"
 NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _SHOWN = 10
 
@@ -151,6 +151,9 @@ def find_images(root: pathlib.Path, split: SplitChoice, problems: Problems) -> P
         names = by_fractions(sorted(there), split) if split.fractions else read_lists(split.lists)
         folders = {s: _named(there, names[s], s, root, problems) for s in store.SPLITS}
     refuse_repeats(folders)
+    for s in store.SPLITS:
+        if not folders[s] and not (split.fractions and split.fractions[store.SPLITS.index(s)] == 0):
+            problems.add(root, f"split {s} has no class")
     return {
         s: {c: pictures.image_files(folder) for c, folder in folders[s].items()}
         for s in store.SPLITS
@@ -158,8 +161,17 @@ def find_images(root: pathlib.Path, split: SplitChoice, problems: Problems) -> P
 
 
 def subfolders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """The folders in a folder by name, sorted; hidden ones are passed over."""
+    """The folders in a folder by name, sorted; hidden ones are passed over.
+
+    Raises:
+      ValueError: a name is not UTF-8: it could not become the name of a class.
+    """
     found = sorted(p for p in folder.iterdir() if p.is_dir())
+    for path in found:
+        if not texts.is_text(path.name):
+            raise ValueError(
+                f"{folder}: the name of a folder must be UTF-8. Received: {os.fsencode(path.name)!r}."
+            )
     return {p.name: p for p in found if not p.name.startswith((".", "__MACOSX"))}
 
 
@@ -244,7 +256,7 @@ def read_lists(folder: str | os.PathLike) -> dict[str, list[str]]:
         path = pathlib.Path(folder, f"{split}.txt")
         if not path.exists():
             raise FileNotFoundError(f"--lists needs {path}: a class name a line.")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = texts.read(path).splitlines()
         out[split] = [line.strip().rstrip("/") for line in lines if line.strip()]
         repeated = {n for n in out[split] if out[split].count(n) > 1}
         if repeated:

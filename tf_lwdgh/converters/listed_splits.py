@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import pathlib
 import re
 from collections.abc import Mapping
 
-from tf_lwdgh.converters import folders, pictures
+from tf_lwdgh.converters import folders, pictures, texts
 from tf_lwdgh.converters.problems import Problems
 from tf_lwdgh.data import store
 
@@ -32,8 +31,7 @@ def read_lists(folder: pathlib.Path) -> dict[str, dict[str, list[str]]]:
         path = folder / f"{split}.csv"
         if not path.is_file():
             raise FileNotFoundError(f"The list {path} is missing (columns filename,label).")
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = texts.read_table(path)
         if not rows or not {"filename", "label"} <= set(rows[0]):
             got = ", ".join(rows[0]) if rows else "nothing"
             raise ValueError(f"{path} must have the columns filename and label. Received: {got}.")

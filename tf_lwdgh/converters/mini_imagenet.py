@@ -16,7 +16,7 @@ from tf_lwdgh.converters import (
 from tf_lwdgh.converters.problems import Problems
 from tf_lwdgh.data import store
 
-VERSION = "mini_imagenet-1"
+VERSION = "mini_imagenet-2"
 CLASSES = {"train": 64, "val": 16, "test": 20}
 IMAGES = 600
 

@@ -178,9 +178,6 @@ def _drawings(
     paths: list[pathlib.Path], image_size: int, problems: Problems
 ) -> Iterator[np.ndarray]:
     for path in paths:
-        try:
-            pixels = pictures.grey_pixels(path)
-        except pictures.NOT_AN_IMAGE as error:
-            problems.add(path, f"the image is corrupt ({error})", cause=error)
-            continue
-        yield 255 - pictures.resize(pixels, image_size)
+        drawing = pictures.read_grey(path, problems)
+        if drawing is not None:
+            yield 255 - pictures.resize(drawing, image_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -93,13 +94,15 @@ def _read_labelled(path: pathlib.Path, image_size: int):
     """The images of each label, and the names that 'catname2label' gives to labels."""
     content = load(path)
     pixels = _pixels(_get(content, "data", path), path, "data")
-    labels = np.asarray(_get(content, "labels", path))
-    if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu":
+    labels = integers(path, "labels", _get(content, "labels", path))
+    if len(labels) != len(pixels):
         raise ValueError(
             f"{path}: 'labels' must be {len(pixels)} integers, one for each image. Received: "
-            f"{labels.dtype} {list(labels.shape)}."
+            f"{len(labels)}."
         )
-    names = {int(v): text(k) for k, v in (content.get("catname2label") or {}).items()}
+    named = content.get("catname2label")
+    named = {} if named is None else _dictionary(path, "catname2label", named)
+    names = {v: text(k) for k, v in named.items() if isinstance(v, int)}
     rows = {v: np.flatnonzero(labels == v).tolist() for v in np.unique(labels).tolist()}
     return {v: (len(r), take(pixels, r, image_size)) for v, r in rows.items()}, names
 
@@ -112,8 +115,49 @@ def take(pixels: Sequence[np.ndarray], rows: Sequence[int], size: int) -> Iterat
 
 
 def text(key: Any) -> str:
-    """A key or name; Python 2 wrote bytes."""
+    """A key or name; Python 2 wrote bytes.
+
+    Raises:
+      ValueError: it is no plain value; the text of nested ones can be endless.
+    """
+    if not isinstance(key, (str, bytes, int, float, np.generic)):
+        raise ValueError(f"a name must be text or a number. Received: a {type(key).__name__}.")
     return key.decode("latin1") if isinstance(key, bytes) else str(key)
+
+
+def integers(path: pathlib.Path, key: str, value: Any) -> np.ndarray:
+    """[N] whole numbers from 0: of an array or a list.
+
+    Raises:
+      ValueError: it is no such thing.
+    """
+    flat = value
+    if isinstance(value, (list, tuple)):  # NumPy would unfold nested ones, however large
+        whole = all(isinstance(v, (int, np.integer)) and 0 <= v < 1 << 63 for v in value)
+        flat = np.array(value, np.int64) if whole else None
+    if not isinstance(flat, np.ndarray) or flat.ndim != 1 or flat.dtype.kind not in "iu":
+        raise ValueError(
+            f"{path}: {key!r} must be a list of whole numbers from 0. Received: {_kind(value)}."
+        )
+    if len(flat) and flat.min() < 0:
+        raise ValueError(
+            f"{path}: {key!r} must be a list of whole numbers from 0. Received: {flat.min()}."
+        )
+    return flat
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {list(value.shape)}"
+    return reprlib.repr(value)[:100]
+
+
+def _dictionary(path: pathlib.Path, key: str, value: Any) -> dict:
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{path}: {key!r} must be a dictionary. Received: {type(value).__name__}."
+        )
+    return value
 
 
 def _get(content: Mapping[str, Any], key: str, path: pathlib.Path) -> Any:
@@ -130,26 +174,20 @@ def _pixels(value: Any, path: pathlib.Path, key: str) -> Sequence[np.ndarray]:
     for i, image in enumerate(images):
         rank = 4 if images is not value else 3
         fits = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == rank
-        if not fits or image.shape[-1] != 3:
-            what = (
-                f"{image.dtype} {list(image.shape)}"
-                if isinstance(image, np.ndarray)
-                else repr(image)
-            )
+        if not fits or image.shape[-1] != 3 or 0 in image.shape[-3:]:
             raise ValueError(
                 f"{path}: {key!r} must be uint8 [N, H, W, 3] or a list of [H, W, 3]. Received at "
-                f"{i}: {what[:100]}."
+                f"{i}: {_kind(image)}."
             )
     return value
 
 
 def _cache_rows(class_dict: Any, n: int, path: pathlib.Path) -> dict[str, list[int]]:
     """The rows of each class; no row twice, none out of range."""
-    if not isinstance(class_dict, dict):
-        raise ValueError(
-            f"{path}: 'class_dict' must be a dictionary. Received: {type(class_dict).__name__}."
-        )
-    rows = {text(c): [int(i) for i in ids] for c, ids in class_dict.items()}
+    rows = {
+        text(c): integers(path, f"class_dict[{text(c)!r}]", ids).tolist()
+        for c, ids in _dictionary(path, "class_dict", class_dict).items()
+    }
     every = [i for ids in rows.values() for i in ids]
     if len(set(every)) != len(every) or not set(every) <= set(range(n)):
         raise ValueError(

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import functools
-import io
-import os
 import pathlib
-import struct
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from PIL import Image
 
+from tf_lwdgh.converters import pixels
+from tf_lwdgh.converters.pixels import Box
 from tf_lwdgh.converters.problems import Problems
 
-Box = tuple[int, int, int, int]  # left, top, right, bottom; the last two are outside
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
-_PNG_END = b"IEND\xae\x42\x60\x82"
-NOT_AN_IMAGE = (  # all that Pillow raises on damaged files
-    OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError,
-)  # fmt: skip
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 
 def check_size(image_size: int | None) -> None:
@@ -72,37 +65,45 @@ def read_image(
       image_size: height and width to resize to; None keeps the image's own.
       box: what is kept of the image, as far as it lies within.
     """
+    return _or_problem(where, lambda: _as_stored(read(), image_size, box), problems)
+
+
+def read_grey(path: pathlib.Path, problems: Problems) -> np.ndarray | None:
+    """The pixels of an image file, uint8 [H, W]; None for a problem."""
+    return _or_problem(path, lambda: _grey(path.read_bytes()), problems)
+
+
+def _or_problem(where: object, read: Callable[[], bytes | np.ndarray], problems: Problems):
     try:
-        return _as_stored(read(), image_size, box)
+        return read()
     except FileNotFoundError:
         problems.add(where, "the file is missing")
-    except NOT_AN_IMAGE as error:
-        problems.add(where, f"the image is corrupt ({error})", cause=error)
+    except pixels.DAMAGE as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk, not of the image
+        problems.add(where, f"the image is corrupt ({_words(error)})", cause=error)
     return None
 
 
+def _words(error: Exception) -> str:
+    """What an error says; of TensorFlow's, without the names of its operations."""
+    return str(error).split("}} ", 1)[-1].split(" [Op:", 1)[0]
+
+
 def _as_stored(content: bytes, image_size: int | None, box: Box | None) -> bytes | np.ndarray:
-    with Image.open(io.BytesIO(content)) as image:
-        image.load()
-        if image.format == "PNG" and _PNG_END not in content:  # Pillow reads it, TensorFlow does not
-            raise OSError("the file is cut short")
+    with pixels.opened(content) as image:
         fits = box is None and (image_size is None or image.size == (image_size, image_size))
-        if fits and (image.format == "PNG" or (image.format == "JPEG" and image.mode != "CMYK")):
+        if fits and pixels.can_be_kept(image, content):
             return content
-        pixels = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
-    if box is not None:
-        pixels = _cut(pixels, box)
-    if image_size is None or pixels.shape[:2] == (image_size, image_size):
-        return pixels
-    return resize(pixels, image_size)
+        shown = pixels.shown(image, content, box)
+    if image_size is None or shown.shape[:2] == (image_size, image_size):
+        return shown
+    return resize(shown, image_size)
 
 
-def _cut(pixels: np.ndarray, box: Box) -> np.ndarray:
-    height, width = pixels.shape[:2]
-    left, top, right, bottom = max(0, box[0]), max(0, box[1]), *box[2:]
-    if left >= min(right, width) or top >= min(bottom, height):
-        raise ValueError(f"its box {box} lies outside of its {width}×{height} pixels")
-    return pixels[top:bottom, left:right]
+def _grey(content: bytes) -> np.ndarray:
+    with pixels.opened(content) as image:
+        return np.asarray(Image.fromarray(pixels.shown(image, content)).convert("L"))
 
 
 def common_size(paths: Iterable[pathlib.Path]) -> int | None:
@@ -112,7 +113,7 @@ def common_size(paths: Iterable[pathlib.Path]) -> int | None:
         try:
             with Image.open(path) as image:
                 sizes.add(image.size)
-        except NOT_AN_IMAGE:
+        except pixels.DAMAGE:
             continue  # named by `read_images`, which decides what becomes of it
         if len(sizes) > 1:
             return None
@@ -120,22 +121,16 @@ def common_size(paths: Iterable[pathlib.Path]) -> int | None:
     return width if width == height else None
 
 
-def grey_pixels(path: str | os.PathLike) -> np.ndarray:
-    """uint8 [H, W]. Raises OSError, SyntaxError or ValueError where the file is no image."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert("L"))
-
-
-def resize(pixels: np.ndarray, size: int) -> np.ndarray:
+def resize(image: np.ndarray, size: int) -> np.ndarray:
     """uint8 [H, W] or [H, W, C] to [size, size(, C)].
 
     Shrinking averages each target pixel's exact area, so that thin strokes do not vanish;
     enlarging is bicubic. The aspect ratio is not kept.
     """
-    height, width = pixels.shape[:2]
+    height, width = image.shape[:2]
     if min(height, width) < size:
-        return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC))
-    rows = np.tensordot(_areas(height, size), pixels.astype(np.float32), axes=(1, 0))
+        return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
+    rows = np.tensordot(_areas(height, size), image.astype(np.float32), axes=(1, 0))
     both = np.tensordot(rows, _areas(width, size), axes=(1, 1))  # [size, (C,) size]
     return np.rint(np.moveaxis(both, -1, 1)).clip(0, 255).astype(np.uint8)
 

@@ -25,8 +25,9 @@ class Problems:
             raise ValueError(
                 f"{where}: {what}. Mend it, or say --skip_bad to leave such things out."
             ) from cause
+        line = f"{where}: {what}".encode("utf-8", "backslashreplace").decode()  # of any file name
         with self._lock:
-            self.found.append(f"{where}: {what}")
+            self.found.append(line)
 
     def summary(self) -> str:
         """How many there were, and the first of them."""

@@ -121,7 +121,7 @@ def _pickled(path: pathlib.Path, count: int) -> Sequence[Any]:
 def _mapped(path: pathlib.Path, count: int, folder: pathlib.Path) -> np.ndarray:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as spare:  # has no name, and is gone with the process
-        images = npz.member(path, "images", spare)
+        images = npz.member(path, "images", spare, beside=folder)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(
             f"{path}: 'images' must be uint8 [N, H, W, 3]. Received: {images.dtype} "

@@ -21,7 +21,7 @@ from tf_lwdgh.converters.problems import Problems
 from tf_lwdgh.converters.tiered_split import SYNSETS
 from tf_lwdgh.data import store
 
-VERSION = "tiered_imagenet-1"
+VERSION = "tiered_imagenet-2"
 TITLE = "tiered-ImageNet"
 CLASSES = {"train": 351, "val": 97, "test": 160}
 CATEGORIES = {"train": 20, "val": 6, "test": 8}

@@ -73,12 +73,9 @@ def _integers(path: pathlib.Path, key: str, content: Mapping[str, Any]) -> np.nd
             f"{path} must have the key 'label_specific' or 'labels'. Received the keys: "
             f"{', '.join(content)}."
         )
-    labels = np.asarray(content[key])
-    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels) or labels.min() < 0:
-        raise ValueError(
-            f"{path}: {key!r} must be a list of whole numbers from 0. Received: {labels.dtype} "
-            f"{list(labels.shape)}."
-        )
+    labels = pickled_splits.integers(path, key, content[key])
+    if not len(labels):
+        raise ValueError(f"{path}: {key!r} must have a label for each image. Received: none.")
     return labels
 
 
@@ -86,6 +83,8 @@ def _names(path: pathlib.Path, key: str, content: Mapping[str, Any]) -> Sequence
     names = content.get(key, ())
     if not isinstance(names, (list, tuple, np.ndarray)):
         raise ValueError(f"{path}: {key!r} must be a list. Received: {type(names).__name__}.")
+    if isinstance(names, np.ndarray) and names.ndim != 1:
+        raise ValueError(f"{path}: {key!r} must be a list. Received: {list(names.shape)}.")
     return names
 
 

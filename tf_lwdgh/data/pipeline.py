@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tf_lwdgh import config as gin_config
 from tf_lwdgh.data import augmentation, episodes, images
-from tf_lwdgh.data.episodes import EpisodeConfig, EpisodeIndices, TaskShape
+from tf_lwdgh.data.episodes import EpisodeIndices, TaskShape
 from tf_lwdgh.data.image_source import check_storage
 from tf_lwdgh.data.label_noise import LabelNoise
 from tf_lwdgh.data.mixed_source import Source

@@ -19,6 +19,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_lwdgh import files
 from tf_lwdgh.learners.meta_parameters import MetaParameters
 
 _STATE, _MANIFEST, _HASH = "state", "manifest.json", "sha256"
@@ -92,16 +93,11 @@ class CheckpointFolder:
         self._clear_unfinished()
         aside = os.path.join(self.folder, f".unfinished-{os.getpid()}")
         os.makedirs(aside)
-        tf.train.Checkpoint(**state).write(os.path.join(aside, _STATE))
-        names = sorted(os.listdir(aside))
-        files = {name: _sha256(os.path.join(aside, name)) for name in names}
-        manifest = {"step": step, "files": files, "groups": sorted(state), **extra}
-        manifest[_HASH] = _sha256_of(manifest)
-        with open(os.path.join(aside, _MANIFEST), "w", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=1)
-        for name in (*names, _MANIFEST):
-            _sync(os.path.join(aside, name))
-        _sync(aside)
+        try:
+            _write(aside, step, state, extra)
+        except BaseException:  # it takes room that may be what is wanting
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
         if os.path.exists(self.path(step)):  # left by a run that was resumed from before it
             shutil.rmtree(self.path(step))
         os.rename(aside, self.path(step))
@@ -170,6 +166,19 @@ class CheckpointFolder:
 def of_run(run_dir: str | os.PathLike[str], which: str = "last", *, keep: int = 2) -> CheckpointFolder:
     """The checkpoints of a run: 'last', those to go on from, or 'best', by validation accuracy."""
     return CheckpointFolder(os.path.join(run_dir, {"best": "best", "last": "checkpoints"}[which]), keep=keep)
+
+
+def _write(folder: str, step: int, state: Mapping[str, Named], extra: Mapping[str, Any]) -> None:
+    """The checkpoint's files, on the disk when this returns."""
+    tf.train.Checkpoint(**state).write(os.path.join(folder, _STATE))
+    names = sorted(os.listdir(folder))
+    hashes = {name: _sha256(os.path.join(folder, name)) for name in names}
+    manifest = {"step": step, "files": hashes, "groups": sorted(state), **extra}
+    manifest[_HASH] = _sha256_of(manifest)
+    files.write_json(os.path.join(folder, _MANIFEST), manifest)
+    for name in names:
+        _sync(os.path.join(folder, name))
+    _sync(folder)
 
 
 def _inspect(path: str) -> tuple[dict[str, Any] | None, str]:

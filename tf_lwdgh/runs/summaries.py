@@ -12,6 +12,7 @@ beside the other scalars the results could not be found.
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import logging
 import math
@@ -53,6 +54,7 @@ class RunLog:
         path = os.path.join(run_dir, METRICS_FILE)
         _truncate(path, resumed_at)
         self._lines = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        self._path = path
         folder = os.path.join(run_dir, "tensorboard")
         self._events = EventFileWriter(folder)
         self._result = EventFileWriter(os.path.join(folder, RESULT_FOLDER))
@@ -65,16 +67,17 @@ class RunLog:
         return self
 
     def __exit__(self, *_) -> None:
-        self._events.close()
-        self._result.close()
-        self._lines.close()
+        with files.named(self._path), contextlib.ExitStack() as closed:
+            for opened in (self._lines, self._result, self._events):  # each, whatever the others say
+                closed.callback(opened.close)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """One line of metrics.jsonl, and the same numbers in TensorBoard; null where not finite."""
         finite = {tag: value if math.isfinite(value) else None for tag, value in values.items()}
         line = json.dumps({"step": step, **finite}, allow_nan=False)
-        self._lines.write(line + "\n")
-        self._lines.flush()
+        with files.named(self._path):
+            self._lines.write(line + "\n")
+            self._lines.flush()
         _add(self._events, step, summary=_scalar_summary(values))
 
     def result(self, step: int, values: Mapping[str, float]) -> None:
@@ -112,9 +115,10 @@ class RunLog:
         """Hands everything to the operating system; durable: to the disk."""
         self._events.flush()
         self._result.flush()
-        self._lines.flush()
-        if durable:
-            os.fsync(self._lines.fileno())
+        with files.named(self._path):
+            self._lines.flush()
+            if durable:
+                os.fsync(self._lines.fileno())
 
 
 def read_metrics(run_dir: str | os.PathLike[str]) -> list[dict[str, float]]:

@@ -93,10 +93,14 @@ def run(
             waiting.update({pool.submit(one, job, steps): job for job, steps in more.items()})
 
         submit(jobs)
-        while waiting:
-            done, _ = futures.wait(waiting, timeout=_WATCH, return_when=futures.FIRST_COMPLETED)
-            for future in done:
-                error = future.exception()
-                came = error if error is not None else future.result()
-                submit(ended(waiting.pop(future), came) or {})
-            watch()
+        try:
+            while waiting:
+                done, _ = futures.wait(waiting, timeout=_WATCH, return_when=futures.FIRST_COMPLETED)
+                for future in done:
+                    error = future.exception()
+                    came = error if error is not None else future.result()
+                    submit(ended(waiting.pop(future), came) or {})
+                watch()
+        except BaseException:
+            stop.asked.set()  # the others are saved
+            raise

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 import tf_lwdgh
-from tf_lwdgh import command_line
+from tf_lwdgh import command_line, disk_faults
 from tf_lwdgh.runs.run_lock import run_lock
 from tf_lwdgh.studies import results
 from tf_lwdgh.studies.jobs import Job
@@ -62,11 +62,14 @@ def run(
 
     Raises:
       Stopped: it was stopped.
+      OSError: the disk is full or cannot be written.
     """
     stop = stop or Stop()
     _wait_for_lock(job, stop)
     for command in (job.train_command(threads), job.evaluate_command()):
         code, words = _execute(command, job, {**environment(), **(variables or {})}, stop)
+        if code == command_line.DISK_FAULT:  # no outcome of the job: it is run again
+            raise disk_faults.said(words, job.run_dir)
         if code:
             state = results.DIVERGED if code == command_line.DIVERGED else results.FAILED
             return _keep(job, results.failure(job, state, words or f"exit code {code}"))
@@ -81,9 +84,15 @@ def keep_outcome(job: Job, came: Result | BaseException) -> Result | None:
     Args:
       job: the job.
       came: its result, which `run` has kept, or what was raised.
+
+    Raises:
+      OSError: the disk is full or cannot be written; the job has no outcome.
     """
     if isinstance(came, Stopped):
         return None
+    fault = disk_faults.find(came) if isinstance(came, BaseException) else None
+    if fault is not None:
+        raise OSError(fault.number, fault.text, fault.path) from came
     if isinstance(came, BaseException):
         return _keep(job, results.failure(job, results.FAILED, f"{type(came).__name__}: {came}"))
     return came

@@ -52,4 +52,4 @@ def main(argv: Sequence[str] | None = None) -> None:
             name=args.name, overwrite=args.overwrite, skip_bad=args.skip_bad,
         )  # fmt: skip
 
-    arguments.run(convert, f"{args.data_dir}/{args.name}")
+    arguments.run(convert, args)

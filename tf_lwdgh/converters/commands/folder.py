@@ -53,4 +53,4 @@ def main(argv: Sequence[str] | None = None) -> None:
             min_images=args.min_images, overwrite=args.overwrite, skip_bad=args.skip_bad,
         )  # fmt: skip
 
-    arguments.run(convert, f"{args.data_dir}/{args.name}")
+    arguments.run(convert, args)

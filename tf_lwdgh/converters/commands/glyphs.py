@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
 
+from tf_lwdgh import command_line
 from tf_lwdgh.converters import arguments
 
 DESCRIPTION = """\
@@ -38,17 +40,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="Make it anew where it is there.")
     args = parser.parse_args(argv)
-    arguments.load_tensorflow()
-    from tf_lwdgh.converters import glyphs
+    with command_line.clean_errors(os.path.basename(sys.argv[0])):
+        arguments.load_tensorflow()
+        from tf_lwdgh.converters import glyphs
 
-    start = time.monotonic()
-    try:
+        start = time.monotonic()
         spec = glyphs.make(args.data_dir, overwrite=args.overwrite)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    counts = ", ".join(f"{split} {len(spec.classes(split))}" for split in ("train", "val", "test"))
-    print(
-        f"{args.data_dir}/glyphs: {sum(spec.images_per_class):,} images; classes: {counts}; "
-        f"{time.monotonic() - start:.0f} s"
-    )
+        counts = (f"{split} {len(spec.classes(split))}" for split in ("train", "val", "test"))
+        print(
+            f"{args.data_dir}/glyphs: {sum(spec.images_per_class):,} images; classes: "
+            f"{', '.join(counts)}; {time.monotonic() - start:.0f} s"
+        )

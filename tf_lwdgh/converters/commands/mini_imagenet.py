@@ -25,7 +25,7 @@ Pickles are read without running them: what asks for more than arrays and contai
 Images of another size than --image_size are resized (area averaging) and stored as PNG, as are the
 pickles' pixels; image files of that size are stored byte for byte. The classes and images are
 counted, and the synsets compared with the published split: --subset accepts others.
-The pickled forms need about 3 GB of memory.
+The pickled forms need about 3 GB of memory; 5.4 GB where Python 3 wrote them in protocol 0 to 2.
 """
 EXAMPLE = """\
   python tools/convert_mini_imagenet.py --source=downloads/mini-imagenet --data_dir=data
@@ -56,4 +56,4 @@ def main(argv: Sequence[str] | None = None) -> None:
             subset=args.subset, name=args.name, overwrite=args.overwrite, skip_bad=args.skip_bad,
         )  # fmt: skip
 
-    arguments.run(convert, f"{args.data_dir}/{args.name}")
+    arguments.run(convert, args)

@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             stand_in=args.stand_in, overwrite=args.overwrite, skip_bad=args.skip_bad,
         )  # fmt: skip
 
-    arguments.run(convert, f"{args.data_dir}/{args.name}")
+    arguments.run(convert, args)
 
 
 def default_name(dataset: str, stand_in: int | None) -> str:

@@ -60,4 +60,4 @@ def main(argv: Sequence[str] | None = None) -> None:
             skip_bad=args.skip_bad,
         )  # fmt: skip
 
-    arguments.run(convert, f"{args.data_dir}/{args.name}")
+    arguments.run(convert, args)

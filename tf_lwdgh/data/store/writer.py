@@ -59,9 +59,11 @@ def write_dataset(
 
     Raises:
       FileExistsError: `out_dir` holds something and `overwrite` is False.
-      ValueError: a class has no image, or the splits are not the three.
+      ValueError: there is no class, a class has no image, or the splits are not the three.
     """
     out_dir = pathlib.Path(out_dir)
+    if not any(classes.values()):
+        raise ValueError(f"classes must hold at least one class. Received: none for {out_dir}.")
     if set(classes) != set(SPLITS):
         keys = ", ".join(SPLITS)
         raise ValueError(f"classes must have the keys {keys}. Received: {list(classes)}.")
