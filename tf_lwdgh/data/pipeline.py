@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tf_lwdgh import config as gin_config
 from tf_lwdgh.data import augmentation, episodes, images
+from tf_lwdgh.data.batches import Batches, check_batch
 from tf_lwdgh.data.episodes import EpisodeConfig, EpisodeIndices
 from tf_lwdgh.data.image_source import check_storage
 from tf_lwdgh.data.label_noise import LabelNoise
@@ -76,7 +77,7 @@ def meta_batches(
     augment: bool = False,
     label_noise: LabelNoise | None = None,
     pipeline_config: PipelineConfig | None = None,
-) -> tf.data.Dataset:
+) -> Batches:
     """The meta-batches of steps start_step to end_step - 1.
 
     Args:
@@ -91,7 +92,7 @@ def meta_batches(
       pipeline_config: threads and buffers.
 
     Returns:
-      A Dataset of Episode: images [T, N*K, S, S, C] and [T, N*Q, S, S, C] float32, labels
+      Episodes: images [T, N*K, S, S, C] and [T, N*Q, S, S, C] float32, labels
       [T, N*K] and [T, N*Q] int32, all shapes static.
 
     Raises:
@@ -107,9 +108,15 @@ def meta_batches(
     tasks = tf.data.Dataset.range(first, last)
     augments = augment and source.config.augments
 
+    def place_of(number: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"step": number // meta_batch_size, "task": number % meta_batch_size}
+
+    def draw(number: tf.Tensor) -> EpisodeIndices:
+        place = place_of(number)
+        return episodes.sample(source.spec, source.split, episode_config, seed=seed, **place)
+
     def make(number: tf.Tensor) -> Episode:
-        place = {"step": number // meta_batch_size, "task": number % meta_batch_size}
-        indices = episodes.sample(source.spec, source.split, episode_config, seed=seed, **place)
+        place, indices = place_of(number), draw(number)
         key = episodes.split_key(seed, source.split)
         changes = episodes.task_key(key, stream=episodes.AUGMENTATION, **place) if augments else None
         episode = build_episode(source, episode_config, indices, changes)
@@ -119,7 +126,8 @@ def meta_batches(
         wrong = label_noise.apply(episode.support_labels, episode_config.n_way, key)
         return episode._replace(support_labels=wrong)
 
-    return _batched(tasks, make, meta_batch_size, True, pipeline_config)
+    dataset = _batched(tasks, make, meta_batch_size, True, pipeline_config)
+    return _named(dataset, source, tasks, meta_batch_size, draw)
 
 
 def evaluation_tasks(
@@ -130,11 +138,11 @@ def evaluation_tasks(
     n_tasks: int,
     batch_size: int,
     pipeline_config: PipelineConfig | None = None,
-) -> tf.data.Dataset:
+) -> Batches:
     """Tasks 0 to n_tasks - 1 of step 0, never augmented: those of TaskList.draw.
 
     Returns:
-      A Dataset of Episode as of `meta_batches` with T = batch_size. Where batch_size does not
+      Episodes as of `meta_batches` with T = batch_size. Where batch_size does not
       divide n_tasks the last batch is smaller and T is not static.
 
     Raises:
@@ -144,14 +152,16 @@ def evaluation_tasks(
     _require("batch_size", batch_size, 1)
     episodes.check(source.spec, source.split, episode_config)
 
+    def draw(task: tf.Tensor) -> EpisodeIndices:
+        place = {"seed": seed, "step": 0, "task": task}
+        return episodes.sample(source.spec, source.split, episode_config, **place)
+
     def make(task: tf.Tensor) -> Episode:
-        indices = episodes.sample(
-            source.spec, source.split, episode_config, seed=seed, step=0, task=task
-        )
-        return build_episode(source, episode_config, indices)
+        return build_episode(source, episode_config, draw(task))
 
     tasks = tf.data.Dataset.range(n_tasks)
-    return _batched(tasks, make, batch_size, n_tasks % batch_size == 0, pipeline_config)
+    dataset = _batched(tasks, make, batch_size, n_tasks % batch_size == 0, pipeline_config)
+    return _named(dataset, source, tasks, batch_size, draw)
 
 
 def listed_tasks(
@@ -160,7 +170,7 @@ def listed_tasks(
     *,
     batch_size: int,
     pipeline_config: PipelineConfig | None = None,
-) -> tf.data.Dataset:
+) -> Batches:
     """The tasks of a list in its order, never augmented; otherwise as `evaluation_tasks`.
 
     Raises:
@@ -175,7 +185,8 @@ def listed_tasks(
         return build_episode(source, task_list.config, indices)
 
     whole = len(task_list) % batch_size == 0
-    return _batched(tasks, make, batch_size, whole, pipeline_config)
+    dataset = _batched(tasks, make, batch_size, whole, pipeline_config)
+    return _named(dataset, source, tasks, batch_size, lambda indices: indices)
 
 
 def build_episode(
@@ -196,8 +207,8 @@ def build_episode(
       An Episode without the leading axis T.
     """
     way, shot = episode_config.n_way, episode_config.k_shot
-    rows = tf.reshape(source.rows(indices.class_ids, indices.image_indices), [-1])
-    pixels = source.gather(tf.ensure_shape(rows, [episode_config.images_per_task]))
+    rows = tf.ensure_shape(_rows(source, indices), [episode_config.images_per_task])
+    pixels = source.gather(rows)
     if episode_config.rotations:
         turns = tf.repeat(indices.rotations, episode_config.images_per_class)
         pixels = augmentation.rotate(pixels, turns)
@@ -213,6 +224,26 @@ def build_episode(
         tf.reshape(ready[:, shot:], [-1, *shape]),
         tf.repeat(tf.range(way), episode_config.n_query),
     )
+
+
+def _rows(source: Source, indices: EpisodeIndices) -> tf.Tensor:
+    """The row numbers of a task's images, [N*(K+Q)] int64."""
+    return tf.reshape(source.rows(indices.class_ids, indices.image_indices), [-1])
+
+
+def _named(
+    dataset: tf.data.Dataset,
+    source: Source,
+    tasks: tf.data.Dataset,
+    batch_size: int,
+    draw: Callable[..., EpisodeIndices],
+) -> Batches:
+    """The batches of `tasks`, from which `draw` makes indices; faults of the source's images are named."""
+
+    def rows(task: tf.Tensor | EpisodeIndices) -> tf.Tensor:
+        return _rows(source, draw(task))
+
+    return Batches(dataset, check_batch(tasks, batch_size, rows, source.check))
 
 
 def _batched(
