@@ -28,6 +28,11 @@ class Record(NamedTuple):
     data: bytes
     stated: bytes  # the 4 bytes of their checksum
 
+    @property
+    def byte(self) -> int:
+        """Where the record begins in the file."""
+        return self.offset - _HEADER
+
 
 class Fault(ValueError):
     """What is wrong with a file of records, and where.
@@ -230,9 +235,9 @@ class RecordFile:
         """The encoded image in a record's data; None, where there is none and that was reported."""
         found = find_image(record.data)
         if found is None:
-            number, at = record.number, record.offset - _HEADER
-            text = f": record {number} at byte {at} is no tf.train.Example with a feature 'image'."
-            self.fault(text, number, at)
+            place = (record.number, record.byte)
+            text = ": record {} at byte {} is no tf.train.Example with a feature 'image'."
+            self.fault(text.format(*place), *place)
         return found
 
     def _damaged_data(self, number: int, at: int) -> None:

@@ -168,15 +168,19 @@ def open_dataset(data_dir: str | os.PathLike, name: str) -> tuple[str, DatasetSp
     folder = os.path.join(data_dir, name)
     if os.path.exists(os.path.join(folder, SPEC_FILE)):
         return folder, DatasetSpec.load(folder)
-    root = pathlib.Path(data_dir)
-    names = (p.parent.name for p in root.glob(f"*/{SPEC_FILE}"))
-    there = sorted(n for n in names if not n.startswith("."))  # hidden ones are half-written
+    there = dataset_names(data_dir)
     raise FileNotFoundError(
         f"No data set {name!r} (DatasetConfig.name) in --data_dir {str(data_dir)!r}: there is no "
         f"{os.path.join(folder, SPEC_FILE)}. Data sets found there: {', '.join(there) or 'none'}. "
         f"Make one with a converter, such as `python tools/{_maker(name)} --help`; where there is no "
         "clone, `python -m tf_lwdgh.converters --help`."
     )
+
+
+def dataset_names(data_dir: str | os.PathLike) -> list[str]:
+    """The data sets in a folder of such, sorted."""
+    names = (p.parent.name for p in pathlib.Path(data_dir).glob(f"*/{SPEC_FILE}"))
+    return sorted(n for n in names if not n.startswith("."))  # hidden ones are half-written
 
 
 def _maker(name: str) -> str:
