@@ -8,14 +8,13 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-import google.protobuf.message
-import numpy as np
 import tensorflow as tf
 
 from tf_lwdgh.data.store.duplicates import find_duplicates
+from tf_lwdgh.data.store.example import find_labels
 from tf_lwdgh.data.store.findings import Finding, Findings
 from tf_lwdgh.data.store.index import INDEX_FILES
-from tf_lwdgh.data.store.records import Record, RecordFile, class_path
+from tf_lwdgh.data.store.records import Fault, Record, RecordFile, class_path
 from tf_lwdgh.data.store.spec import SPEC_FILE, DatasetSpec
 from tf_lwdgh.data.store.writer import content_checksum, encoding
 
@@ -86,13 +85,21 @@ def _find_strays(folder: str | os.PathLike, spec: DatasetSpec, findings: Finding
 class _Examiner:
     """Examines one class."""
 
-    def __init__(self, folder, spec: DatasetSpec, class_id: int, findings: Findings, progress) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        spec: DatasetSpec,
+        class_id: int,
+        findings: Findings,
+        progress: Callable[[int], None],
+    ) -> None:
         self._spec, self._class_id, self._findings, self._progress = spec, class_id, findings, progress
         self._whole = True
         self._file = RecordFile(folder, spec, class_id, report=self._report)
         self._odd: dict[str, list[tuple[int, int, str]]] = {"label": [], "size": [], "encoding": []}
 
     def run(self) -> _Seen:
+        """Looks at every record that can be reached."""
         sha256, digests, numbers = hashlib.sha256(), [], []
         for records in self._chunks():
             images = [self._file.image(record) for record in records]
@@ -107,7 +114,7 @@ class _Examiner:
         self._sum_up(len(numbers))
         return _Seen(self._whole, sha256.hexdigest(), b"".join(digests), numbers)
 
-    def _report(self, fault) -> None:
+    def _report(self, fault: Fault) -> None:
         self._whole = False
         self._findings.fault(fault)
 
@@ -129,15 +136,7 @@ class _Examiner:
 
     def _look_at(self, record: Record, image: bytes) -> None:
         """The label and the encoding of an image."""
-        try:
-            features = tf.train.Example.FromString(record.data).features.feature
-        except google.protobuf.message.DecodeError:
-            byte = record.byte
-            self._file.fault(
-                f": record {record.number} at byte {byte} is no tf.train.Example.", record.number, byte
-            )
-            return
-        labels = list(features["label"].int64_list.value[:2])
+        labels = find_labels(record.data)
         if labels != [self._class_id]:
             self._note("label", record, str(labels[0]) if len(labels) == 1 else "none")
         if self._spec.encoding not in ("mixed", encoding(image)):

@@ -1,62 +1,25 @@
-"""The tf.train.Example of a record: found in its bytes without a parse of the whole, and made."""
+"""The tf.train.Example of a record: {image: bytes (PNG or JPEG), label: int64}, read and made."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 
 def find_image(example: bytes) -> bytes | None:
-    """The feature 'image' in a serialised tf.train.Example, if it is one that has it."""
+    """The feature 'image' in a serialised tf.train.Example; None, where it is none or has no such feature."""
     try:
-        found = _walk_to_image(memoryview(example))
-    except (IndexError, KeyError):  # bytes that are no protocol buffer message
+        features = tf.train.Example.FromString(example).features.feature
+    except DecodeError:
         return None
-    return example[found[0] : sum(found)] if found and sum(found) <= len(example) else None
+    images = features["image"].bytes_list.value if "image" in features else ()
+    return images[0] if images else None
 
 
-def _walk_to_image(example: memoryview) -> tuple[int, int] | None:
-    for _, start, size in _fields(example, 0, len(example), {1}):  # Example.features
-        for _, a, n in _fields(example, start, size, {1}):  # Features.feature, a map entry
-            parts = {number: (b, m) for number, b, m in _fields(example, a, n, {1, 2})}
-            if 1 not in parts or 2 not in parts:
-                continue
-            key = bytes(example[parts[1][0] : sum(parts[1])])
-            if key != b"image":
-                continue
-            for _, b, m in _fields(example, *parts[2], {1}):  # Feature.bytes_list
-                for _, c, k in _fields(example, b, m, {1}):  # BytesList.value
-                    return c, k
-    return None
-
-
-def _fields(data: memoryview, start: int, size: int, wanted: set[int]) -> Iterator[tuple[int, int, int]]:
-    """The length-delimited fields of a protocol buffer message: (number, offset, length)."""
-    at, stop = start, start + size
-    while at < stop:
-        key, at = _varint(data, at)
-        kind = key & 7
-        if kind == 0:
-            _, at = _varint(data, at)
-        elif kind == 2:
-            length, at = _varint(data, at)
-            if key >> 3 in wanted:
-                yield key >> 3, at, length
-            at += length
-        else:
-            at += {1: 8, 5: 4}[kind]
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-    raise KeyError("a number of more than 64 bits")
+def find_labels(example: bytes) -> list[int]:
+    """The feature 'label' of a tf.train.Example: as many numbers as it has, at most two of them."""
+    features = tf.train.Example.FromString(example).features.feature
+    return list(features["label"].int64_list.value[:2]) if "label" in features else []
 
 
 def serialise(image: bytes, label: int) -> bytes:
