@@ -68,7 +68,7 @@ def examine(
 class _Seen(NamedTuple):
     """What was seen of a class."""
 
-    whole: bool  # no fault in its records
+    whole: bool  # no fault in its file, and as many images as the spec says
     sha256: str  # of its images
     digests: bytes  # 16 an image
     numbers: list[int]  # of the records they are in
@@ -96,6 +96,7 @@ class _Examiner:
         self._spec, self._class_id, self._findings, self._progress = spec, class_id, findings, progress
         self._whole = True
         self._file = RecordFile(folder, spec, class_id, report=self._report)
+        self._readable = RecordFile(folder, spec, class_id, report=findings.fault)  # faults of whole records
         self._odd: dict[str, list[tuple[int, int, str]]] = {"label": [], "size": [], "encoding": []}
 
     def run(self) -> _Seen:
@@ -112,7 +113,8 @@ class _Examiner:
             self._decode([r for r, _ in found], [image for _, image in found])
             self._progress(len(records))
         self._sum_up(len(numbers))
-        return _Seen(self._whole, sha256.hexdigest(), b"".join(digests), numbers)
+        whole = self._whole and len(numbers) == self._spec.images_per_class[self._class_id]
+        return _Seen(whole, sha256.hexdigest(), b"".join(digests), numbers)
 
     def _report(self, fault: Fault) -> None:
         self._whole = False
@@ -151,7 +153,7 @@ class _Examiner:
         except tf.errors.InvalidArgumentError as error:
             if len(images) == 1:
                 reason = error.message.strip().splitlines()[0]
-                self._file.undecodable(records[0].number, reason, records[0].byte)
+                self._readable.undecodable(records[0].number, reason, records[0].byte)
                 return
             for record, image in zip(records, images):
                 self._decode([record], [image])
@@ -167,7 +169,9 @@ class _Examiner:
     def _sum_up(self, count: int) -> None:
         stated = self._spec.images_per_class[self._class_id]
         if self._whole and count != stated:
-            self._file.fault(f" must hold as many images as {SPEC_FILE} says ({stated}). Received: {count}.")
+            self._readable.fault(
+                f" must hold as many images as {SPEC_FILE} says ({stated}). Received: {count}."
+            )
         size = self._spec.image_size
         rules = {
             "label": f"the label {self._class_id}",
@@ -177,7 +181,7 @@ class _Examiner:
         for what, odd in self._odd.items():
             if odd:
                 number, byte, found = odd[0]
-                self._file.fault(
+                self._readable.fault(
                     f": every record must have {rules[what]}. Received: {found} in record {number} at byte "
                     f"{byte}; {len(odd)} of {count} records break the rule.", number, byte
                 )  # fmt: skip
