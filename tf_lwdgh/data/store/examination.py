@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tf_lwdgh.data.store.croissant import CROISSANT_FILE
 from tf_lwdgh.data.store.duplicates import find_duplicates
 from tf_lwdgh.data.store.example import find_labels
 from tf_lwdgh.data.store.findings import Finding, Findings
@@ -76,7 +77,8 @@ class _Seen(NamedTuple):
 
 def _find_strays(folder: str | os.PathLike, spec: DatasetSpec, findings: Findings) -> None:
     ids = range(len(spec.images_per_class))
-    known = {SPEC_FILE, *INDEX_FILES, *(os.path.basename(class_path(folder, spec, c)) for c in ids)}
+    classes = (os.path.basename(class_path(folder, spec, c)) for c in ids)
+    known = {SPEC_FILE, CROISSANT_FILE, *INDEX_FILES, *classes}
     for name in sorted(set(os.listdir(folder)) - known):
         path = os.path.join(folder, name)
         findings.warn(Finding(f"{path} belongs to no class of the data set.", file=path))
