@@ -1,6 +1,11 @@
 """P1: images/s of the input pipeline alone, of a torchvision-style loader, and the share of time a step waits.
 
     python -m bench.pipeline --peers_python PATH --out docs/pipeline.json
+
+A data set of tiered-ImageNet's size, made where it is not there (2.7 GB), streamed from disk: how long it
+takes to open, the memory, the speed beside the step's.
+
+    python -m bench.pipeline --full_size FOLDER --out docs/pipeline_full_size.json
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
+import psutil
 import tensorflow as tf
 from PIL import Image
 
@@ -26,6 +32,7 @@ from bench.process import ROOT
 from tf_lwdgh.aggregators import LWDGH
 from tf_lwdgh.aggregators.explore_exploit import ExploreExploit
 from tf_lwdgh.data import pipeline, store
+from tf_lwdgh.data.batches import Batches
 from tf_lwdgh.data.episodes import EpisodeConfig
 from tf_lwdgh.data.image_source import STORAGES, ImageSource
 from tf_lwdgh.data.images import ImageConfig
@@ -82,16 +89,88 @@ def write(folder: pathlib.Path, made: list[list[bytes]], size: int) -> store.Dat
     return store.write_dataset(folder / "records", "noise", splits, image_size=size)
 
 
-def batches(spec, folder: pathlib.Path, size: int, storage: str, threads: int | None):
+TIERED = {"train": (351, 448_695), "val": (97, 124_261), "test": (160, 206_209)}  # classes, images
+
+
+def write_full_size(folder: str) -> None:
+    """As many small JPEGs as tiered-ImageNet has, each of its own bytes, from a pool of some thousand."""
+    rng, pool = np.random.default_rng(0), []
+    for _ in range(3000):
+        coarse = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8))
+        buffer = io.BytesIO()
+        coarse.resize((84, 84), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=93)
+        pool.append(buffer.getvalue())
+
+    def images(first: int, count: int):
+        for number in range(first, first + count):
+            comment = b"\xff\xfe\x00\x06" + number.to_bytes(4, "big")  # after the start of the image
+            jpeg = pool[number * 7919 % len(pool)]
+            yield jpeg[:2] + comment + jpeg[2:]
+
+    splits, first = {}, 0
+    for split, (classes, total) in TIERED.items():
+        splits[split] = []
+        for c in range(classes):
+            count = total // classes + (c < total % classes)
+            splits[split].append((f"{split}-{c}", images(first, count)))
+            first += count
+    store.write_dataset(folder, "full_size", splits, image_size=84)
+
+
+def forget(folder: str, *, index: bool) -> None:
+    """Drops the records from the page cache, and the index too if so asked."""
+    for path in pathlib.Path(folder).iterdir():
+        if index and path.name in store.INDEX_FILES:
+            path.unlink()
+            continue
+        with open(path, "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def full_size(folder: str, seconds: float, steps: int) -> dict:
+    """Opening, memory and speed of the training split of a full-size set on disk."""
+    if not os.path.exists(os.path.join(folder, store.SPEC_FILE)):
+        write_full_size(folder)
+    spec, images = store.DatasetSpec.load(folder), ImageConfig(image_size=84)
+    cores = len(os.sched_getaffinity(0))
+    report = {"cores": cores, "load": [os.getloadavg()], "opening_seconds": {}, "images_per_second": {}}
+    report["megabytes_before"] = megabytes()
+    openings = {"no index": True, "index": False, "index and files in the page cache": None}
+    for how, index in openings.items():
+        if index is not None:
+            forget(folder, index=index)
+        start = time.perf_counter()
+        source = ImageSource(folder, spec, "train", images, "disk")
+        report["opening_seconds"][how] = time.perf_counter() - start
+    report["images"], report["megabytes_opened"] = len(source), megabytes()
+    for threads in sorted({1, cores}):
+        iterator = iter(tasks_of(source, threads))
+        report["images_per_second"][f"disk, {threads} threads"] = images_per_second(iterator, seconds)
+    report["megabytes_streamed"] = megabytes()
+    report["step"] = waiting(iter(tasks_of(source, None)), 84, steps)
+    report["megabytes_trained"] = megabytes()
+    report["load"].append(os.getloadavg())
+    return report
+
+
+def megabytes() -> float:
+    """This process's resident memory."""
+    return psutil.Process().memory_info().rss / 1e6
+
+
+def tasks_of(source: ImageSource, threads: int | None) -> Batches:
     """Endless meta-batches of 5-way 1-shot tasks with 15 queries."""
+    settings = pipeline.PipelineConfig(storage=source.storage, threads=threads)
+    return pipeline.meta_batches(
+        source, EpisodeConfig(), meta_batch_size=TASKS, seed=0, pipeline_config=settings
+    )
+
+
+def batches(spec, folder: pathlib.Path, size: int, storage: str, threads: int | None):
+    """Endless meta-batches from a storage."""
     images = ImageConfig(image_size=size)
     source = ImageSource(str(folder / "records"), spec, "train", images, storage)
-    settings = pipeline.PipelineConfig(storage=storage, threads=threads)
-    return iter(
-        pipeline.meta_batches(
-            source, EpisodeConfig(), meta_batch_size=TASKS, seed=0, pipeline_config=settings
-        )
-    )
+    return iter(tasks_of(source, threads))
 
 
 def images_per_second(iterator, seconds: float) -> float:
@@ -149,9 +228,13 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=84)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--full_size", help="the folder of a set of tiered-ImageNet's size")
     parser.add_argument("--out", default="pipeline.json")
     args = parser.parse_args()
     Threads().apply()
+    if args.full_size:
+        write_report(full_size(args.full_size, args.seconds, args.steps), args.out)
+        return
     cores = len(os.sched_getaffinity(0))
     report = {"size": args.size, "cores": cores, "load": [os.getloadavg()], "images_per_second": {}}
     with tempfile.TemporaryDirectory() as name:
@@ -166,8 +249,13 @@ def main() -> None:
         report["peer"] = peer(args.peers_python, folder / "tree", args.seconds)
         report["step"] = waiting(batches(spec, folder, args.size, "encoded", None), args.size, args.steps)
     report["load"].append(os.getloadavg())
+    write_report(report, args.out)
+
+
+def write_report(report: dict, out: str) -> None:
+    """As a file, and on the terminal."""
     text = json.dumps(report, indent=1)
-    pathlib.Path(args.out).write_text(text + "\n", encoding="utf-8")
+    pathlib.Path(out).write_text(text + "\n", encoding="utf-8")
     print(text, file=sys.stdout)
 
 

@@ -26,7 +26,7 @@ FLOORS = (
     ("outer",),
     ("runs",),
     ("serving", "studies"),
-    ("train", "evaluate", "export", "study"),
+    ("train", "evaluate", "export", "study", "doctor"),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 HALL = {*FLOORS[0], *FLOORS[-1]}
@@ -190,6 +190,7 @@ def test_every_import_is_of_python_or_a_requirement():
     known = {
         "absl": "absl-py", "gin": "gin-config", "PIL": "pillow",
         "tensorflow_datasets": "tensorflow-datasets", "google_crc32c": "google-crc32c",
+        "google": "tensorflow",  # protobuf, in a version that TensorFlow takes
     }  # fmt: skip
     ours = {"tf_lwdgh", "tests", "tools", "bench"}
     scripts = [p for folder in ("tests", "tools") for p in (ROOT / folder).rglob("*.py")]

@@ -42,8 +42,13 @@ def define_shared_flags(*, run_dir_help: str, data_dir_default: str) -> None:
     """--gin_param, --run_dir and --data_dir."""
     define_gin_param()
     flags.DEFINE_string("run_dir", None, run_dir_help)
+    define_data_dir(data_dir_default)
+
+
+def define_data_dir(default: str) -> None:
+    """--data_dir."""
     flags.DEFINE_string(
-        "data_dir", data_dir_default, "The folder that holds a folder of records for each data set."
+        "data_dir", default, "The folder that holds a folder of records for each data set."
     )
 
 

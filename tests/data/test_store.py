@@ -47,10 +47,11 @@ def test_what_is_written_is_read_back(tmp_path):
 
 def test_index_points_at_the_images_that_tensorflow_reads(tmp_path):
     spec = write(tmp_path / "tiny")
+    indexed = [p for s in store.SPLITS for p in store.index_split(tmp_path / "tiny", spec, s)]
     for class_id in range(4):
         path = store.class_path(tmp_path / "tiny", spec, class_id)
         content = open(path, "rb").read()
-        data = [content[a : a + n] for a, n in store.index_class(tmp_path / "tiny", spec, class_id)]
+        data = [content[a : a + n] for a, n in indexed[class_id]]
         assert data == [r.numpy() for r in tf.data.TFRecordDataset(path)]
         ours = store.read_class(tmp_path / "tiny", spec, class_id)
         features = {
@@ -196,7 +197,7 @@ def test_damaged_lengths_are_refused(tmp_path, at):
     content[at] ^= 4
     open(path, "wb").write(content)
     with pytest.raises(ValueError, match=r"0.tfrecords \(class 0, 'a'\) is damaged: wrong checksum in the header of record 0"):
-        store.index_class(tmp_path / "tiny", spec, 0)
+        store.index_split(tmp_path / "tiny", spec, "train")
 
 
 @pytest.mark.parametrize("storage", STORAGES)
@@ -233,8 +234,8 @@ def test_records_that_are_no_examples_are_refused(tmp_path, record):
     path = store.class_path(tmp_path / "tiny", spec, 0)
     with tf.io.TFRecordWriter(path) as writer:
         writer.write(record)
-    with pytest.raises(ValueError, match="record 0 is no tf.train.Example with a feature"):
-        store.index_class(tmp_path / "tiny", spec, 0)
+    with pytest.raises(ValueError, match="record 0 at byte 0 is no tf.train.Example with a feature"):
+        store.index_split(tmp_path / "tiny", spec, "train")
 
 
 def test_missing_data_set_says_what_there_is_and_how_to_make_it(tmp_path):

@@ -45,7 +45,7 @@ def test_every_task_is_judged_as_if_alone(assembly):
     result = evaluate(Evaluator(parameters, inner_steps=2), tasks, {})
     context, meta = Context(parameters.model, steps=2), parameters.values()
     expected = []
-    for task in tasks.unbatch():
+    for task in tasks.through(lambda dataset: dataset.unbatch()):
         task = Episode(*task)
         adapted = assembly.learner.adapt(context, meta, *task[:2])
         logits, _ = assembly.learner.predict(context, meta, adapted, task.query_images)

@@ -7,15 +7,14 @@
 | 'disk'    | 16 an image (its place in its file)      | one pread, verify, decode, resize |
 
 All three give the same pixels to the bit. Every record's checksum is verified when it is loaded or indexed,
-and by 'disk' at every read too. While 'encoded' loads it needs twice its memory.
+and by 'disk' at every read too; and that of every class at every opening, where the spec states it. 'disk'
+keeps an index beside the records. While 'encoded' loads it needs twice its memory.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
-from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -26,7 +25,6 @@ from tf_lwdgh.data.mixtures import Spec
 
 STORAGES = ("encoded", "decoded", "disk")
 _STRING_BYTES = 24  # TensorFlow's own cost of one string
-_Records = TypeVar("_Records", list, np.ndarray)
 _LOG = logging.getLogger(__name__)
 
 
@@ -69,8 +67,9 @@ class ImageSource(ClassRows):
         """Loads (or, for 'disk', indexes) the split.
 
         Raises:
-          ValueError: an unknown storage, a split without classes, or records that do not match the
-            spec or ('decoded') hold no image.
+          FileNotFoundError: a class has no file.
+          ValueError: an unknown storage, a split without classes, or records that are damaged, do not
+            match the spec or ('decoded') hold no image; the message names file, class and record.
         """
         check_storage(storage)
         super().__init__(spec, split)
@@ -81,6 +80,8 @@ class ImageSource(ClassRows):
                 "a split must have classes. "
                 f"Received: split {split!r} of data set {spec.name!r} has no classes."
             )
+        store.check_files(self._records_dir, spec, split)
+        self._files = [store.RecordFile(self._records_dir, spec, c) for c in self._classes]
         load = {"encoded": self._load_encoded, "decoded": self._load_decoded}
         self.memory_bytes = load.get(storage, self._load_index)()
         _LOG.info(
@@ -99,8 +100,35 @@ class ImageSource(ClassRows):
             encoded = tf.ensure_shape(encoded, rows.shape)
         return decode(encoded, self.config, self.spec.image_size)
 
+    def check(self, rows: np.ndarray) -> None:
+        """Reads and decodes images one by one, to find the one that a task stumbled over.
+
+        Args:
+          rows: [M] their row numbers.
+
+        Raises:
+          OSError: one can't be read.
+          ValueError: one is damaged or can't be decoded; the message names file, class and record.
+        """
+        if self.storage != "decoded":
+            for row in rows:
+                position = self._position(row)
+                encoded = self._read_rows(np.array([row])) if self.storage == "disk" else self._encoded[row]
+                self._check_image(position, int(row - self._starts[position]), tf.reshape(encoded, [1]))
+
+    def _check_image(self, position: int, record: int, encoded: tf.Tensor) -> None:
+        """Decodes one image [1], of a record of the class at a position among the split's."""
+        try:
+            decode(encoded, self.config, self.spec.image_size)
+        except tf.errors.InvalidArgumentError as error:
+            self._files[position].undecodable(record, error.message.strip().splitlines()[0])
+
+    def _position(self, rows: np.ndarray) -> np.ndarray:
+        """Which of the split's classes each row is of."""
+        return np.searchsorted(self._starts, rows, side="right") - 1
+
     def _load_encoded(self) -> int:
-        parts = [tf.constant(self._checked(c, store.read_class), tf.string) for c in self._classes]
+        parts = [tf.constant(self._read(i), tf.string) for i in range(len(self._classes))]
         self._encoded = tf.concat(parts, axis=0)
         lengths = tf.cast(tf.strings.length(self._encoded), tf.int64)
         return int(tf.reduce_sum(lengths)) + _STRING_BYTES * len(self)
@@ -111,41 +139,45 @@ class ImageSource(ClassRows):
             lambda encoded: decode(encoded, self.config, self.spec.image_size),
             input_signature=[tf.TensorSpec([None], tf.string)],
         )
-        for i, class_id in enumerate(self._classes):
+        for i in range(len(self._classes)):
+            encoded = tf.constant(self._read(i), tf.string)
             try:
-                decoded = decoder(tf.constant(self._checked(class_id, store.read_class), tf.string))
-            except tf.errors.InvalidArgumentError as error:
-                raise ValueError(
-                    f"class {class_id} ({self.spec.class_names[class_id]!r}) of data set "
-                    f"{self.spec.name!r} in {self._records_dir!r} holds an image that cannot be "
-                    f"decoded: {error.message}"
-                ) from error
+                decoded = decoder(encoded)
+            except tf.errors.InvalidArgumentError:
+                for record in range(len(encoded)):
+                    self._check_image(i, record, encoded[record : record + 1])
+                raise
             pixels[self._starts[i] : self._starts[i + 1]] = decoded.numpy()
         self._pixels = tf.experimental.dlpack.from_dlpack(pixels.__dlpack__())  # no second copy
         return pixels.nbytes
 
     def _load_index(self) -> int:
-        parts = [self._checked(c, store.index_class) for c in self._classes]
-        self._places = np.concatenate(parts).astype(np.int64)
-        self._files = [store.RecordFile(self._records_dir, self.spec, c) for c in self._classes]
+        parts = store.index_split(self._records_dir, self.spec, self.split)
+        for i, places in enumerate(parts):
+            self._check_count(i, len(places))
+        self._places = np.concatenate(parts)
         return self._places.nbytes
 
-    def _checked(self, class_id: int, read: Callable[..., _Records]) -> _Records:
-        """What `read` finds of a class, if that is as much as the spec says."""
-        found = read(self._records_dir, self.spec, class_id)
+    def _read(self, position: int) -> list[bytes]:
+        """The encoded images of a class, as many as the spec says."""
+        found = store.read_class(self._records_dir, self.spec, self._classes[position])
+        self._check_count(position, len(found))
+        return found
+
+    def _check_count(self, position: int, found: int) -> None:
+        class_id = self._classes[position]
         stated = self.spec.images_per_class[class_id]
-        if len(found) != stated:
+        if found != stated:
             raise ValueError(
                 f"class {class_id} of data set {self.spec.name!r} must hold as many images as "
                 f"{store.SPEC_FILE} in {self._records_dir!r} says ({stated}). "
-                f"Received: {len(found)}."
+                f"Received: {found}."
             )
-        return found
 
     def _read_rows(self, rows: np.ndarray) -> np.ndarray:
         """The encoded images of rows [M], each class's file opened once."""
         encoded = np.empty(len(rows), dtype=object)
-        classes = np.searchsorted(self._starts, rows, side="right") - 1
+        classes = self._position(rows)
         for position in np.unique(classes):
             file = self._files[position]
             descriptor = os.open(file.path, os.O_RDONLY)

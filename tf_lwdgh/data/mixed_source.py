@@ -55,6 +55,12 @@ class MixedSource(ClassRows):
         which = tf.searchsorted(tf.constant(self._ends), rows[:1], side="right")[0]
         return tf.switch_case(which, [of(number) for number in range(len(self._sources))])
 
+    def check(self, rows: np.ndarray) -> None:
+        """Raises an error where one of the images of rows [M], all of one set, has a fault; it names it."""
+        number = int(np.searchsorted(self._ends, rows[0], side="right"))
+        source = self._sources[number]
+        source.check(rows - (int(self._ends[number]) - len(source)))
+
 
 Source = ImageSource | MixedSource
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tf_lwdgh import config as gin_config
 from tf_lwdgh.data import augmentation, episodes, images
+from tf_lwdgh.data.batches import Batches, check_batch
 from tf_lwdgh.data.episodes import EpisodeIndices, TaskShape
 from tf_lwdgh.data.image_source import check_storage
 from tf_lwdgh.data.label_noise import LabelNoise
@@ -81,7 +82,7 @@ def meta_batches(
     augment: bool = False,
     label_noise: LabelNoise | None = None,
     pipeline_config: PipelineConfig | None = None,
-) -> tf.data.Dataset:
+) -> Batches:
     """The meta-batches of steps start_step to end_step - 1.
 
     Args:
@@ -96,7 +97,7 @@ def meta_batches(
       pipeline_config: threads and buffers.
 
     Returns:
-      A Dataset of Episode: images [T, N*K, S, S, C] and [T, N*Q, S, S, C] float32, labels
+      Episodes: images [T, N*K, S, S, C] and [T, N*Q, S, S, C] float32, labels
       [T, N*K] and [T, N*Q] int32, all shapes static. Tasks of varying shape: RaggedTensors, of
       which the second axis is ragged.
 
@@ -117,9 +118,15 @@ def meta_batches(
     tasks = tf.data.Dataset.range(first, last)
     augments = augment and source.config.augments
 
+    def place_of(number: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"step": number // meta_batch_size, "task": number % meta_batch_size}
+
+    def draw(number: tf.Tensor) -> EpisodeIndices:
+        place = place_of(number)
+        return episodes.sample(source.spec, source.split, episode_config, seed=seed, **place)
+
     def make(number: tf.Tensor) -> Episode:
-        place = {"step": number // meta_batch_size, "task": number % meta_batch_size}
-        indices = episodes.sample(source.spec, source.split, episode_config, seed=seed, **place)
+        place, indices = place_of(number), draw(number)
         key = episodes.split_key(seed, source.split)
         changes = episodes.task_key(key, stream=episodes.AUGMENTATION, **place) if augments else None
         episode = build_episode(source, episode_config, indices, changes)
@@ -129,7 +136,8 @@ def meta_batches(
         wrong = label_noise.apply(episode.support_labels, episode_config.n_way, key)
         return episode._replace(support_labels=wrong)
 
-    return _batched(tasks, make, meta_batch_size, True, pipeline_config, varies)
+    dataset = _batched(tasks, make, meta_batch_size, True, pipeline_config, varies)
+    return _named(dataset, source, tasks, meta_batch_size, draw)
 
 
 def evaluation_tasks(
@@ -140,11 +148,11 @@ def evaluation_tasks(
     n_tasks: int,
     batch_size: int,
     pipeline_config: PipelineConfig | None = None,
-) -> tf.data.Dataset:
+) -> Batches:
     """Tasks 0 to n_tasks - 1 of step 0, never augmented: those of `task_lists.draw`.
 
     Returns:
-      A Dataset of Episode as of `meta_batches` with T = batch_size. Where batch_size does not
+      Episodes as of `meta_batches` with T = batch_size. Where batch_size does not
       divide n_tasks the last batch is smaller and T is not static.
 
     Raises:
@@ -154,15 +162,17 @@ def evaluation_tasks(
     _require("batch_size", batch_size, 1)
     episodes.check(source.spec, source.split, episode_config)
 
+    def draw(task: tf.Tensor) -> EpisodeIndices:
+        place = {"seed": seed, "step": 0, "task": task}
+        return episodes.sample(source.spec, source.split, episode_config, **place)
+
     def make(task: tf.Tensor) -> Episode:
-        indices = episodes.sample(
-            source.spec, source.split, episode_config, seed=seed, step=0, task=task
-        )
-        return build_episode(source, episode_config, indices)
+        return build_episode(source, episode_config, draw(task))
 
     tasks = tf.data.Dataset.range(n_tasks)
     whole, varies = n_tasks % batch_size == 0, isinstance(episode_config, VariableEpisodes)
-    return _batched(tasks, make, batch_size, whole, pipeline_config, varies)
+    dataset = _batched(tasks, make, batch_size, whole, pipeline_config, varies)
+    return _named(dataset, source, tasks, batch_size, draw)
 
 
 def listed_tasks(
@@ -171,7 +181,7 @@ def listed_tasks(
     *,
     batch_size: int,
     pipeline_config: PipelineConfig | None = None,
-) -> tf.data.Dataset:
+) -> Batches:
     """The tasks of a list in its order, never augmented; otherwise as `evaluation_tasks`.
 
     Raises:
@@ -185,7 +195,9 @@ def listed_tasks(
         return build_episode(source, task_list.config, indices)
 
     whole = len(task_list) % batch_size == 0
-    return _batched(task_list.indices(), make, batch_size, whole, pipeline_config, varies)
+    tasks = task_list.indices()
+    dataset = _batched(tasks, make, batch_size, whole, pipeline_config, varies)
+    return _named(dataset, source, tasks, batch_size, lambda indices: indices)
 
 
 def build_episode(
@@ -208,8 +220,8 @@ def build_episode(
     if isinstance(episode_config, VariableEpisodes):
         return _build_varying(source, indices, augmentation_key)
     way, shot = episode_config.n_way, episode_config.k_shot
-    rows = tf.reshape(source.rows(indices.class_ids, indices.image_indices), [-1])
-    pixels = source.gather(tf.ensure_shape(rows, [episode_config.images_per_task]))
+    rows = tf.ensure_shape(_rows(source, indices), [episode_config.images_per_task])
+    pixels = source.gather(rows)
     if episode_config.rotations:
         turns = tf.repeat(indices.rotations, episode_config.images_per_class)
         pixels = augmentation.rotate(pixels, turns)
@@ -227,15 +239,17 @@ def build_episode(
 def _build_varying(
     source: Source, indices: VariableIndices, augmentation_key: tf.Tensor | None
 ) -> Episode:
-    labels = tf.range(tf.size(indices.class_ids))
-    support = tf.repeat(labels, indices.support_sizes)
-    query = tf.repeat(labels, indices.n_query)
-    of_image = tf.gather(indices.class_ids, tf.concat([support, query], 0))
-    rows = tf.reshape(source.rows(of_image, indices.image_indices[:, None]), [-1])
-    ready = _ready(source, source.gather(rows), augmentation_key)
+    support, query = _varying_labels(indices)
+    ready = _ready(source, source.gather(_rows(source, indices)), augmentation_key)
     ready = tf.ensure_shape(ready, [None, *source.config.shape])
     count = tf.size(support)
     return Episode(ready[:count], support, ready[count:], query)
+
+
+def _varying_labels(indices: VariableIndices) -> tuple[tf.Tensor, tf.Tensor]:
+    """The support set's and the queries' labels of a task of varying shape."""
+    labels = tf.range(tf.size(indices.class_ids))
+    return tf.repeat(labels, indices.support_sizes), tf.repeat(labels, indices.n_query)
 
 
 def _ready(source: Source, pixels: tf.Tensor, augmentation_key: tf.Tensor | None) -> tf.Tensor:
@@ -244,6 +258,30 @@ def _ready(source: Source, pixels: tf.Tensor, augmentation_key: tf.Tensor | None
     if augmentation_key is not None:
         unit = augmentation.augment(unit, source.config, augmentation_key)
     return images.normalise(unit, source.config)
+
+
+def _rows(source: Source, indices: EpisodeIndices | VariableIndices) -> tf.Tensor:
+    """The row numbers of a task's images, [M] int64."""
+    class_ids, image_indices = indices.class_ids, indices.image_indices
+    if isinstance(indices, VariableIndices):
+        class_ids = tf.gather(class_ids, tf.concat(_varying_labels(indices), 0))
+        image_indices = image_indices[:, None]
+    return tf.reshape(source.rows(class_ids, image_indices), [-1])
+
+
+def _named(
+    dataset: tf.data.Dataset,
+    source: Source,
+    tasks: tf.data.Dataset,
+    batch_size: int,
+    draw: Callable[..., EpisodeIndices | VariableIndices],
+) -> Batches:
+    """The batches of `tasks`, from which `draw` makes indices; faults of the source's images are named."""
+
+    def rows(task: tf.Tensor | EpisodeIndices | VariableIndices) -> tf.Tensor:
+        return _rows(source, draw(task))
+
+    return Batches(dataset, check_batch(tasks, batch_size, rows, source.check))
 
 
 def _batched(

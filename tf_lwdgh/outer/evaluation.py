@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lwdgh import config, files
+from tf_lwdgh.data.batches import Batches
 from tf_lwdgh.data.dataset_config import checked_names
 from tf_lwdgh.data.variable_episodes import VariableEpisodes
 from tf_lwdgh.learners.context import Context
@@ -259,7 +260,7 @@ class Evaluator(tf.Module):
 
 def evaluate(
     evaluator: Evaluator,
-    tasks: tf.data.Dataset,
+    tasks: Batches,
     about: dict[str, Any],
     *,
     datasets: Sequence[str] = (),
@@ -269,7 +270,7 @@ def evaluate(
 
     Args:
       evaluator: the learner and its variables.
-      tasks: a Dataset of batched Episode.
+      tasks: batches of Episode.
       about: goes into the result.
       datasets: likewise, which data set of a mixture each task is of.
       progress: is told the number of tasks of every batch done.

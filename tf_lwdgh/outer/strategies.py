@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tf_lwdgh.data.batches import Batches
+
 STRATEGIES = ("default", "mirrored")
 
 
@@ -33,12 +35,12 @@ def make(name: str) -> tf.distribute.Strategy:
     )
 
 
-def distribute(
-    strategy: tf.distribute.Strategy, batches: tf.data.Dataset
-) -> tf.data.Dataset | tf.distribute.DistributedDataset:
+def distribute(strategy: tf.distribute.Strategy, batches: Batches) -> Batches:
     """Meta-batches, each split evenly over the replicas in the order of its tasks."""
     if strategy.num_replicas_in_sync == 1:
         return batches
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return strategy.experimental_distribute_dataset(batches.with_options(options))
+    return batches.through(
+        lambda dataset: strategy.experimental_distribute_dataset(dataset.with_options(options))
+    )

@@ -6,18 +6,15 @@ load there.
 """
 
 from tf_lwdgh.data.store.croissant import CROISSANT_FILE
-from tf_lwdgh.data.store.records import (
-    RecordFile,
-    class_path,
-    index_class,
-    read_class,
-    serialise,
-)
+from tf_lwdgh.data.store.example import serialise
+from tf_lwdgh.data.store.index import INDEX_FILES, index_split
+from tf_lwdgh.data.store.records import Fault, RecordFile, check_files, class_path, read_class
 from tf_lwdgh.data.store.scratch import scratch_folder
-from tf_lwdgh.data.store.spec import SPEC_FILE, SPLITS, DatasetSpec, open_dataset
+from tf_lwdgh.data.store.spec import SPEC_FILE, SPLITS, DatasetSpec, dataset_names, open_dataset
 from tf_lwdgh.data.store.writer import is_finished, write_dataset
 
 __all__ = [
-    "CROISSANT_FILE", "SPEC_FILE", "SPLITS", "DatasetSpec", "RecordFile", "class_path", "index_class",
-    "is_finished", "open_dataset", "read_class", "scratch_folder", "serialise", "write_dataset",
+    "CROISSANT_FILE", "INDEX_FILES", "SPEC_FILE", "SPLITS", "DatasetSpec", "Fault", "RecordFile",
+    "check_files", "class_path", "dataset_names", "index_split", "is_finished", "open_dataset",
+    "read_class", "scratch_folder", "serialise", "write_dataset",
 ]  # fmt: skip

@@ -32,9 +32,15 @@ def from_json(data: Any) -> dict[str, Any]:
     if not isinstance(data, dict) or data.get("__class__") != GRAPH:
         fields = spec_json.from_json(data)
         nodes = data.get(_OWN, {}).get(_NODES, [])
+        lists = isinstance(nodes, list) and all(
+            isinstance(node, list) and all(type(i) is int for i in node) for node in nodes
+        )
+        _require(lists, f"{_OWN}[{_NODES}]", "be a list of lists of class ids", nodes)
         return {**fields, _NODES: tuple(map(tuple, nodes))} if nodes else fields
     names = _dictionary(data, "class_names")
-    ids = {name: int(i) for i, name in names.items() if i.isdigit()}
+    texts = all(isinstance(name, str) and i.isdecimal() for i, name in names.items())
+    _require(texts, "class_names", "give each class id a name", names)
+    ids = {name: int(i) for i, name in names.items()}
     counts, images, nodes = {}, {}, []
     for split in ("TRAIN", "VALID", "TEST"):
         graph = _graph(data, split)
@@ -59,7 +65,10 @@ def _graph(data: Mapping[str, Any], split: str) -> dict[str, list[str]]:
     key = f"split_subgraphs[{split}]"
     listed = _dictionary(data, "split_subgraphs").get(split)
     fits = isinstance(listed, list) and all(
-        isinstance(n, dict) and isinstance(n.get("wn_id"), str) and isinstance(n.get("children_ids"), list)
+        isinstance(n, dict)
+        and isinstance(n.get("wn_id"), str)
+        and isinstance(n.get("children_ids"), list)
+        and all(isinstance(child, str) for child in n["children_ids"])
         for n in listed
     )
     _require(fits, key, "be a list of nodes with wn_id and children_ids", listed)
@@ -95,6 +104,4 @@ def _dictionary(data: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 def _require(holds: bool, key: str, rule: str, received: Any) -> None:
     if not holds:
-        text = repr(received)
-        text = text if len(text) <= 100 else text[:97] + "..."
-        raise ValueError(f"{key} must {rule}. Received: {text}.")
+        raise ValueError(f"{key} must {rule}. Received: {spec_json.SHORT.repr(received)}.")

@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import pathlib
+import re
+import string
 from collections.abc import Iterator, Mapping
 
 from tf_lwdgh import files
@@ -14,6 +16,7 @@ from tf_lwdgh.data.store.graph_json import from_json, to_json
 from tf_lwdgh.data.store.spec_json import SPLITS
 
 SPEC_FILE = "dataset_spec.json"
+LARGEST_FILE = 2**24  # bytes of a spec: some 300,000 classes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +34,9 @@ class DatasetSpec:
       file_pattern: of the record files, with {} for the class id.
       split_name: which split of the data set this is, such as 'vinyals'.
       source_checksum: of what was converted.
-      content_checksum: sha256 over all images in order.
+      content_checksum: sha256 over the sha256 of each class's images, in order.
+      class_checksums: of each class's record file, 8 hexadecimal digits: CRC-32C over the checksums of its
+        records, in order; or (), where what wrote the records stated none.
       converter_version: of what wrote the records.
       image_size: height and width of every image, or None where they differ.
       encoding: 'png', 'jpeg' or 'mixed'.
@@ -48,6 +53,7 @@ class DatasetSpec:
     split_name: str = ""
     source_checksum: str = ""
     content_checksum: str = ""
+    class_checksums: tuple[str, ...] = ()
     converter_version: str = ""
     image_size: int | None = None
     encoding: str = "mixed"
@@ -71,8 +77,16 @@ class DatasetSpec:
             yield "images_per_class", "must be above 0"
         if len(self.class_names) != n_classes:
             yield "class_names", f"needs a name for each of the {n_classes} classes"
-        if self.file_pattern.count("{}") != 1 or set(self.file_pattern) & set("/\\"):
+        if not _is_pattern(self.file_pattern):
             yield "file_pattern", "needs one {} for the class id, and no folder"
+        if len(self.class_checksums) not in (0, n_classes):
+            yield "class_checksums", f"needs one for each of the {n_classes} classes"
+        if not all(re.fullmatch("[0-9a-f]{8}", c) for c in self.class_checksums):
+            yield "class_checksums", "must be 8 hexadecimal digits each"
+        if self.encoding not in ("png", "jpeg", "mixed"):
+            yield "encoding", "must be 'png', 'jpeg' or 'mixed'"
+        if self.image_size is not None and self.image_size < 1:
+            yield "image_size", "must be above 0"
         if len(self.superclasses) not in (0, n_classes):
             yield "superclasses", f"needs one for each of the {n_classes} classes"
         if not set(self.superclasses) <= set(range(n_superclasses)):
@@ -93,8 +107,12 @@ class DatasetSpec:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of all that the spec says: equal for equal data, wherever it lies."""
+        """sha256 of what the spec says of the images: equal for equal data, wherever it lies.
+
+        The checksums of the record files, which the same images need not share, are left out.
+        """
         content = {**dataclasses.asdict(self), "classes_per_split": dict(self.classes_per_split)}
+        del content["class_checksums"]
         if not self.nodes:
             del content["nodes"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -109,14 +127,38 @@ class DatasetSpec:
         """
         path = pathlib.Path(folder, SPEC_FILE)
         try:
-            return cls(**from_json(json.loads(path.read_text(encoding="utf-8"))))
-        except ValueError as error:  # JSON's and Unicode's errors are ValueErrors too
-            raise ValueError(f"{path} is no description of a data set: {error}") from error
+            return cls(**from_json(json.loads(_read(path))))
+        except RecursionError:
+            error = ValueError("its brackets are nested too deep")
+        except ValueError as found:  # JSON's and Unicode's errors are ValueErrors too
+            error = found
+        raise ValueError(f"{path} is no description of a data set: {error}") from error
 
     def write(self, folder: str | os.PathLike) -> None:
         """Writes <folder>/dataset_spec.json, whole or not at all."""
         path = pathlib.Path(folder, SPEC_FILE)
         files.write_json(path, to_json(dataclasses.asdict(self)))
+
+
+def _read(path: pathlib.Path) -> str:
+    """The text of a file that is no larger than a spec can be."""
+    if path.exists() and not path.is_file():
+        raise ValueError("it must be a file")
+    with open(path, "rb") as file:
+        content = file.read(LARGEST_FILE + 1)
+    if len(content) > LARGEST_FILE:
+        raise ValueError(f"it must have at most {LARGEST_FILE:,} bytes")
+    return content.decode("utf-8")
+
+
+def _is_pattern(pattern: str) -> bool:
+    """Whether the pattern names a file in the folder for every class id."""
+    try:
+        parts = list(string.Formatter().parse(pattern))
+    except ValueError:  # brackets that do not match
+        return False
+    fields = [part[1:] for part in parts if part[1] is not None]
+    return fields == [("", "", None)] and not set(pattern) & set("/\\\0") and len(pattern) <= 200
 
 
 def open_dataset(data_dir: str | os.PathLike, name: str) -> tuple[str, DatasetSpec]:
@@ -133,15 +175,19 @@ def open_dataset(data_dir: str | os.PathLike, name: str) -> tuple[str, DatasetSp
     folder = os.path.join(data_dir, name)
     if os.path.exists(os.path.join(folder, SPEC_FILE)):
         return folder, DatasetSpec.load(folder)
-    root = pathlib.Path(data_dir)
-    names = (p.parent.name for p in root.glob(f"*/{SPEC_FILE}"))
-    there = sorted(n for n in names if not n.startswith("."))  # hidden ones are half-written
+    there = dataset_names(data_dir)
     raise FileNotFoundError(
         f"No data set {name!r} (DatasetConfig.name) in --data_dir {str(data_dir)!r}: there is no "
         f"{os.path.join(folder, SPEC_FILE)}. Data sets found there: {', '.join(there) or 'none'}. "
         f"Make one with a converter, such as `python tools/{_maker(name)} --help`; where there is no "
         "clone, `python -m tf_lwdgh.converters --help`."
     )
+
+
+def dataset_names(data_dir: str | os.PathLike) -> list[str]:
+    """The data sets in a folder of such, sorted."""
+    names = (p.parent.name for p in pathlib.Path(data_dir).glob(f"*/{SPEC_FILE}"))
+    return sorted(n for n in names if not n.startswith("."))  # hidden ones are half-written
 
 
 def _maker(name: str) -> str:

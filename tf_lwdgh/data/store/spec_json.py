@@ -1,8 +1,12 @@
-"""The JSON of dataset_spec.json: Meta-Dataset's keys, plain or bi-level, and our own."""
+"""The JSON of dataset_spec.json: Meta-Dataset's keys, plain or bi-level, and our own.
+
+What is read may be anything: every value is held to its rule, in memory that the file's size bounds.
+"""
 
 from __future__ import annotations
 
 import itertools
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,8 +16,12 @@ _PLAIN, _BI_LEVEL = "DatasetSpecification", "BiLevelDatasetSpecification"
 _EXTRAS = "tf_lwdgh"  # our own keys, in a dictionary that other readers pass over
 _EXTRA_KEYS = (
     "split_name", "source_checksum", "content_checksum", "converter_version", "image_size",
-    "encoding",
+    "encoding", "class_checksums",
 )  # fmt: skip
+LARGEST_CLASS = 2**24  # images; drawing a task takes 8 bytes for each image of its classes
+_MOST_CLASSES = 2**31 - 1
+SHORT = reprlib.Repr()
+SHORT.maxstring = _SHORT.maxother = 100
 
 
 def to_json(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,6 +32,7 @@ def to_json(fields: Mapping[str, Any]) -> dict[str, Any]:
     the plain form, its superclasses among our own keys.
     """
     extras = {key: fields[key] for key in _EXTRA_KEYS}
+    extras["class_checksums"] = list(fields["class_checksums"])
     out = {
         "name": fields["name"],
         "images_per_class": _by_id(fields["images_per_class"]),
@@ -80,27 +89,49 @@ def from_json(data: Any) -> dict[str, Any]:
         raise ValueError(f"the file must hold a dictionary. Received: {_short(data)}.")
     kind = data.get("__class__")
     if kind not in (_PLAIN, _BI_LEVEL):
-        raise ValueError(f"__class__ must be {_PLAIN} or {_BI_LEVEL}. Received: {kind!r}.")
-    extras = _get(data, _EXTRAS, dict) if _EXTRAS in data else {}
+        raise ValueError(f"__class__ must be {_PLAIN} or {_BI_LEVEL}. Received: {_short(kind)}.")
     fields = {
         "name": _get(data, "name", str),
-        "images_per_class": _numbers(data, "images_per_class"),
+        "images_per_class": _numbers(data, "images_per_class", LARGEST_CLASS),
         "class_names": _texts("class_names", _ordered(data, "class_names")),
         "file_pattern": _get(data, "file_pattern", str),
-        **{key: extras[key] for key in _EXTRA_KEYS if key in extras},
     }
+    n_classes = len(fields["images_per_class"])
+    extras = _get(data, _EXTRAS, dict) if _EXTRAS in data else {}
+    fields |= _extras(extras)
     if kind == _BI_LEVEL:
-        return fields | _bi_level(data)
-    counts = _per_split(data, "classes_per_split")
-    fields["classes_per_split"] = counts
-    for key in ("superclasses", "superclass_names"):
-        fields[key] = tuple(_get(extras, key, list)) if key in extras else ()
+        return fields | _bi_level(data, n_classes)
+    fields["classes_per_split"] = _per_split(data, "classes_per_split")
+    if "superclasses" in extras:
+        values = enumerate(_get(extras, "superclasses", list))
+        ids = (_number(f"superclasses[{i}]", v, n_classes) for i, v in values)
+        fields["superclasses"] = tuple(ids)
+    if "superclass_names" in extras:
+        names = _get(extras, "superclass_names", list)
+        fields["superclass_names"] = _texts("superclass_names", names)
     return fields
 
 
-def _bi_level(data: Mapping[str, Any]) -> dict[str, Any]:
+def _extras(extras: Mapping[str, Any]) -> dict[str, Any]:
+    """Our own keys, as far as they are there."""
+    fields = {key: extras[key] for key in _EXTRA_KEYS if key in extras}
+    for key in set(fields) - {"image_size", "class_checksums"}:
+        _get(fields, key, str)
+    if fields.get("image_size") is not None:
+        fields["image_size"] = _number("image_size", fields["image_size"], 2**16)
+    if "class_checksums" in fields:
+        checksums = _get(fields, "class_checksums", list)
+        fields["class_checksums"] = _texts("class_checksums", checksums)
+    return fields
+
+
+def _bi_level(data: Mapping[str, Any], n_classes: int) -> dict[str, Any]:
     key = "classes_per_superclass"
-    counts = _numbers(data, key)
+    counts = _numbers(data, key, _MOST_CLASSES)
+    if sum(counts) != n_classes:
+        raise ValueError(
+            f"{key} must sum to the {n_classes} classes of images_per_class. Received: {sum(counts)}."
+        )
     per_split, start = {}, 0
     for split, n in _per_split(data, "superclasses_per_split").items():
         per_split[split] = sum(counts[start : start + n])
@@ -123,7 +154,16 @@ def _get(data: Mapping[str, Any], key: str, kind: type) -> Any:
     if not isinstance(data[key], kind):
         what = {dict: "a dictionary", str: "text", list: "a list"}[kind]
         raise ValueError(f"{key} must be {what}. Received: {_short(data[key])}.")
-    return data[key]
+    return _encodable(key, data[key]) if kind is str else data[key]
+
+
+def _encodable(key: str, text: str) -> str:
+    """The text, if no half of a surrogate pair stands alone in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{key} must be text that UTF-8 can hold. Received: {_short(text)}.") from None
+    return text
 
 
 def _ordered(data: Mapping[str, Any], key: str) -> list:
@@ -133,7 +173,7 @@ def _ordered(data: Mapping[str, Any], key: str) -> list:
     if set(found) != set(expected):
         odd = sorted(set(found) - set(expected))[:5]
         raise ValueError(
-            f"{key}: ids must run from 0 without gaps, to {len(found) - 1}. Received: {odd}."
+            f"{key}: ids must run from 0 without gaps, to {len(found) - 1}. Received: {_short(odd)}."
         )
     return [found[i] for i in expected]
 
@@ -143,21 +183,23 @@ def _per_split(data: Mapping[str, Any], key: str) -> dict[str, int]:
     if set(found) != set(_SPLIT_KEYS.values()):
         keys = ", ".join(_SPLIT_KEYS.values())
         raise ValueError(f"{key} must have the keys {keys}. Received: {_short(list(found))}.")
-    return {s: _number(f"{key}[{k}]", found[k]) for s, k in _SPLIT_KEYS.items()}
+    return {s: _number(f"{key}[{k}]", found[k], _MOST_CLASSES) for s, k in _SPLIT_KEYS.items()}
 
 
-def _numbers(data: Mapping[str, Any], key: str) -> tuple[int, ...]:
-    return tuple(_number(f"{key}[{i}]", n) for i, n in enumerate(_ordered(data, key)))
+def _numbers(data: Mapping[str, Any], key: str, most: int) -> tuple[int, ...]:
+    return tuple(_number(f"{key}[{i}]", n, most) for i, n in enumerate(_ordered(data, key)))
 
 
-def _number(key: str, value: Any) -> int:
+def _number(key: str, value: Any, most: int) -> int:
     if isinstance(value, dict):
         raise ValueError(
             f"{key}: classes with pools of images (Meta-Dataset's own train and test images of a "
             f"class) are not supported. Received: {_short(value)}."
         )
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{key} must be a whole number from 0. Received: {_short(value)}.")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+        raise ValueError(
+            f"{key} must be a whole number from 0 to {most:,}. Received: {_short(value)}."
+        )
     return value
 
 
@@ -165,9 +207,10 @@ def _texts(key: str, values: Sequence) -> tuple[str, ...]:
     for value in values:
         if not isinstance(value, str):
             raise ValueError(f"{key} must be text. Received: {_short(value)}.")
+        _encodable(key, value)
     return tuple(values)
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = SHORT.repr(value)
     return text if len(text) <= 100 else text[:97] + "..."

@@ -9,12 +9,14 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from tf_lwdgh.data.store import croissant
-from tf_lwdgh.data.store.records import class_path, serialise
+from tf_lwdgh.data.store.example import serialise
+from tf_lwdgh.data.store.records import ClassChecksum, class_path, masked_crc32c
 from tf_lwdgh.data.store.scratch import scratch_folder
 from tf_lwdgh.data.store.spec import SPEC_FILE, SPLITS, DatasetSpec
 
@@ -77,14 +79,15 @@ def write_dataset(
         spec = DatasetSpec(
             name=name,
             classes_per_split={split: len(classes[split]) for split in SPLITS},
-            images_per_class=tuple(count for count, _, _ in written),
+            images_per_class=tuple(w.count for w in written),
             class_names=tuple(class_name for class_name, _ in ordered),
             split_name=split_name,
             source_checksum=source_checksum,
-            content_checksum=hashlib.sha256("".join(w[1] for w in written).encode()).hexdigest(),
+            content_checksum=content_checksum(w.sha256 for w in written),
+            class_checksums=tuple(w.checksum for w in written),
             converter_version=converter_version,
             image_size=image_size,
-            encoding=_common({kind for w in written for kind in w[2]}),
+            encoding=_common({kind for w in written for kind in w.encodings}),
             **_superclass_fields([c for c, _ in ordered], superclasses),
         )
         spec.write(partial)
@@ -92,6 +95,25 @@ def write_dataset(
         os.chmod(partial, 0o755)
         _replace(partial, out_dir)
         return spec
+
+
+class _Written(NamedTuple):
+    """What was written of a class."""
+
+    count: int
+    sha256: str  # of its images
+    checksum: str  # of its records
+    encodings: set[str]
+
+
+def content_checksum(of_classes: Iterable[str]) -> str:
+    """A data set's checksum from the sha256, in hexadecimal, of each class's images."""
+    return hashlib.sha256("".join(of_classes).encode()).hexdigest()
+
+
+def encoding(image: bytes) -> str:
+    """'png' or 'jpeg', by how the image begins."""
+    return "png" if image[:4] == b"\x89PNG" else "jpeg"
 
 
 def is_finished(
@@ -105,7 +127,7 @@ def is_finished(
 
 
 def _write_classes(folder: pathlib.Path, name: str, ordered: Sequence[tuple[str, Iterable[Image]]]):
-    """(count, checksum, encodings) of each class, in order."""
+    """What was written of each class, in order."""
     blank = DatasetSpec(name, dict.fromkeys(SPLITS, 0), (), ())  # for the file names alone
 
     def write(class_id: int):
@@ -119,20 +141,22 @@ def _write_classes(folder: pathlib.Path, name: str, ordered: Sequence[tuple[str,
         return done
 
 
-def _write_class(path: str, class_id: int, class_name: str, images: Iterable[Image]):
-    checksum, kinds, count = hashlib.sha256(), set(), 0
+def _write_class(path: str, class_id: int, class_name: str, images: Iterable[Image]) -> _Written:
+    digest, checksum, kinds, count = hashlib.sha256(), ClassChecksum(), set(), 0
     with open(path, "wb") as file:
         with tf.io.TFRecordWriter(path) as writer:
             for image in images:
                 encoded = image if isinstance(image, bytes) else _png(image)
-                writer.write(serialise(encoded, class_id))
-                checksum.update(encoded)
-                kinds.add("png" if encoded[:4] == b"\x89PNG" else "jpeg")
+                record = serialise(encoded, class_id)
+                writer.write(record)
+                checksum.add(masked_crc32c(record).to_bytes(4, "little"))
+                digest.update(encoded)
+                kinds.add(encoding(encoded))
                 count += 1
         os.fsync(file.fileno())
     if not count:
         raise ValueError(f"class {class_name!r} (id {class_id}) has no image.")
-    return count, checksum.hexdigest(), kinds
+    return _Written(count, digest.hexdigest(), f"{checksum.value:08x}", kinds)
 
 
 def _png(pixels: np.ndarray) -> bytes:
