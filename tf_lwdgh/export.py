@@ -28,6 +28,7 @@ from absl import app, flags
 from tf_lwdgh import command_line
 
 PROGRAM = "tf_lwdgh.export"
+_MEASURE = "python -m tf_lwdgh.evaluate"
 _EXAMPLE = "python -m tf_lwdgh.export --run_dir=runs/glyphs --output=exported/glyphs"
 
 
@@ -70,14 +71,18 @@ def export(
     command_line.require_flag("run_dir", run_dir, _EXAMPLE)
     command_line.require_flag("output", output, _EXAMPLE)
     command_line.start_tensorflow()
+    from tf_lwdgh.runs import as_served
     from tf_lwdgh.serving import saved_models
 
     saved_models.check_output(output, overwrite=overwrite)
     module = saved_models.from_run(run_dir, checkpoint, gin_params, batch_norm=batch_norm)
     saved_models.save(module, output, overwrite=overwrite)
     told = json.loads(module.metadata)
+    measured = as_served.read(run_dir, checkpoint, told["step"], told["inner_steps"])
     print(f"{output}: {checkpoint} checkpoint, step {told['step']}, of {run_dir}")
     print(_summary(told))
+    if told["trained_batch_norm"] == as_served.TRANSDUCTIVE:
+        print(measured or f"not measured as a server may be asked: {_MEASURE} --run_dir={run_dir}")
     print(f"look at it: saved_model_cli show --all --dir {output}")
     if told["predictions_depend_on_the_other_queries"]:
         print(_note(told))

@@ -216,7 +216,8 @@ class Assembly:
         """The shape of the tasks of an evaluation.
 
         Raises:
-          ValueError: another number of ways than the head has, or the split cannot fill the tasks.
+          ValueError: another number of ways than the head has, calls that do not fit the queries, or the
+            split cannot fill the tasks.
         """
         changes = {
             name: getattr(evaluation, name)
@@ -231,6 +232,12 @@ class Assembly:
                 "that many ways. A learner whose head starts every task at zero takes any number: "
                 f"{type(self.learner).__name__}.head = 'zero', where it has that setting. "
                 f"Received: Evaluation.n_way = {episode.n_way}."
+            )
+        together, queries = evaluation.queries_per_call, episode.n_way * episode.n_query
+        if together is not None and queries % together:
+            raise ValueError(
+                f"Evaluation.queries_per_call must divide a task's {queries} queries. "
+                f"Received: Evaluation.queries_per_call = {together}."
             )
         if self.spec is not None:
             episodes.check(self.spec, evaluation.split, episode)

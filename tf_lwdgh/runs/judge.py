@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from tf_lwdgh import files
 from tf_lwdgh.data import pipeline
 from tf_lwdgh.data.dataset_config import DatasetConfig
 from tf_lwdgh.data.task_lists import TaskList
+from tf_lwdgh.learners import Learner
 from tf_lwdgh.outer.evaluation import Evaluation, EvaluationResult, Evaluator, evaluate
 from tf_lwdgh.runs import checkpoints, experiment
 from tf_lwdgh.runs.experiment import Assembly
@@ -51,6 +53,8 @@ def judge(
     gin_params: Sequence[str] = (),
     which: str = "best",
     tasks: TaskList | None = None,
+    batch_norm: str | None = None,
+    queries_per_call: int | None = None,
     show: bool = True,
 ) -> tuple[EvaluationResult, TaskList]:
     """Evaluates a run with its own settings and writes the result into its folder.
@@ -61,6 +65,8 @@ def judge(
       gin_params: bindings that override the run's.
       which: 'best' or 'last'.
       tasks: the tasks; None: those that the settings draw.
+      batch_norm: in place of what the settings say; None: what they say.
+      queries_per_call: likewise.
       show: whether to show progress.
 
     Returns:
@@ -74,6 +80,8 @@ def judge(
     """
     experiment.parse_run(run_dir, gin_params)
     settings = Evaluation()
+    if queries_per_call is not None:
+        settings = dataclasses.replace(settings, queries_per_call=queries_per_call)
     other = None if settings.dataset is None else DatasetConfig(settings.dataset, None)
     assembly = experiment.Experiment().build(data_dir, splits=(), dataset=other)
     experiment.refuse_idle_bindings(gin_params)
@@ -89,8 +97,10 @@ def judge(
         assembly.parameters,
         inner_steps=settings.inner_steps,
         n_way=None if episode.n_way == assembly.episode.n_way else episode.n_way,
+        batch_norm=batch_norm,
+        queries_per_call=settings.queries_per_call,
     )
-    about = _about(assembly, settings, tasks, run_dir, which, manifest)
+    about = _about(evaluator.learner, settings, tasks, run_dir, which, manifest)
     path = os.path.join(run_dir, "evaluation", _file_name(about))
     files.check_writable(path)
     result = _run(assembly, evaluator, settings, tasks, about, show)
@@ -124,9 +134,9 @@ def _run(assembly, evaluator, settings, tasks, about, show: bool) -> EvaluationR
 
 
 def _about(
-    assembly: Assembly, settings: Evaluation, tasks: TaskList, run_dir, which: str, manifest
+    learner: Learner, settings: Evaluation, tasks: TaskList, run_dir, which: str, manifest
 ) -> dict[str, Any]:
-    learner = assembly.learner
+    calls = {} if settings.queries_per_call is None else {"queries_per_call": settings.queries_per_call}
     trained_on = {} if settings.dataset is None else {"trained_on": manifest["dataset"]}
     return {
         "run": os.path.basename(os.path.abspath(run_dir)),
@@ -141,6 +151,7 @@ def _about(
         "learner": type(learner).__name__,
         "inner_steps": learner.inner_steps(settings.inner_steps),
         "batch_norm": learner.batch_norm,
+        **calls,
         "task_list_sha256": tasks.sha256,
     }
 
@@ -152,6 +163,7 @@ def _file_name(about: dict[str, Any]) -> str:
         f"{about['n_way']}way{about['k_shot']}shot",
         "" if about["inner_steps"] is None else f"{about['inner_steps']}steps",
         about["batch_norm"],
+        f"{about['queries_per_call']}percall" if "queries_per_call" in about else "",
         about["checkpoint"].split()[0],
         about["task_list_sha256"][:8],
     )
