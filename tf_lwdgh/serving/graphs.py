@@ -13,7 +13,7 @@ from tf_lwdgh.networks.functional import FunctionalModel
 from tf_lwdgh.networks.kernels.plain import plain_operations
 from tf_lwdgh.serving.checks import Checks
 from tf_lwdgh.serving.classifier import N_WAY, ClassifierForm
-from tf_lwdgh.types import Meta
+from tf_lwdgh.types import Meta, Tensors
 
 Classifier = dict[str, tf.Tensor]
 Prediction = dict[str, tf.Tensor]
@@ -84,6 +84,18 @@ class TaskGraphs:
         """'probabilities' [B, N] and 'labels' [B] int32 of queries."""
         return self._answer[images.dtype](classifier, images)
 
+    def unchecked(self) -> tf.types.experimental.ConcreteFunction:
+        """`answer` in one piece and without checks, for converters that take neither; by names."""
+
+        def predict(query_images: tf.Tensor, **classifier: tf.Tensor) -> Prediction:
+            logits, _ = self._predict(classifier, self._inputs(query_images))
+            return _prediction(tf.cast(logits, tf.float32))
+
+        images = tf.TensorSpec([None, *self._images.shape], tf.float32, "query_images")
+        with plain_operations():
+            function = tf.function(predict, autograph=False)
+            return function.get_concrete_function(images, **self.form.specs)
+
     def _inputs(self, images: tf.Tensor) -> tf.Tensor:
         return tf.cast(preprocess(images, self._images), self._dtype)
 
@@ -110,12 +122,9 @@ class TaskGraphs:
 
     def _answer_queries(self, classifier: Classifier, images: tf.Tensor) -> Prediction:
         n_way = classifier[N_WAY]
-        context = Context(self._model, n_way=n_way, steps=self._steps)
-        adapted = self.form.pack(classifier)
 
         def logits_of(part: tf.Tensor) -> tf.Tensor:
-            logits, _ = self._learner.predict(context, self._meta(), adapted, self._inputs(part))
-            return tf.cast(logits, tf.float32)
+            return tf.cast(self._predict(classifier, self._inputs(part))[0], tf.float32)
 
         whole = self._learner.depends_on_queries
         logits = logits_of(images) if whole else _in_chunks(logits_of, images)
@@ -125,8 +134,16 @@ class TaskGraphs:
         not_finite = tf.reduce_sum(tf.cast(~tf.math.is_finite(logits), tf.int32))
         checks.require(not_finite == 0, _DIVERGED, not_finite)
         with tf.control_dependencies(checks.passed):
-            labels = tf.argmax(logits, -1, output_type=tf.int32)
-            return {"probabilities": tf.nn.softmax(logits), "labels": labels}
+            return _prediction(logits)
+
+    def _predict(self, classifier: Classifier, inputs: tf.Tensor) -> tuple[tf.Tensor, Tensors]:
+        context = Context(self._model, n_way=classifier[N_WAY], steps=self._steps)
+        return self._learner.predict(context, self._meta(), self.form.pack(classifier), inputs)
+
+
+def _prediction(logits: tf.Tensor) -> Prediction:
+    labels = tf.argmax(logits, -1, output_type=tf.int32)
+    return {"probabilities": tf.nn.softmax(logits), "labels": labels}
 
 
 def _in_chunks(logits_of: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor) -> tf.Tensor:

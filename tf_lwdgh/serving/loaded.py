@@ -117,8 +117,7 @@ class Loaded:
         try:
             found = getattr(self._model, name + suffix)(*inputs)
         except tf.errors.InvalidArgumentError as error:
-            rule = _RULE.search(error.message)
-            raise ValueError(rule[1] if rule else error.message) from error
+            raise ValueError(_rule(error.message)) from error
         return {name: tensor.numpy() for name, tensor in found.items()}
 
 
@@ -129,6 +128,12 @@ def load(path: str | os.PathLike[str]) -> Loaded:
       FileNotFoundError: there is no export at `path`.
     """
     return Loaded(path)
+
+
+def _rule(message: str) -> str:
+    """What is wrong, of TensorFlow's message: a check's words, or its own without the places."""
+    rule = _RULE.search(message)
+    return rule[1] if rule else message.partition("unavailable>\n")[2].partition("\n\t")[0] or message
 
 
 def _array(name: str, value: Any) -> np.ndarray:

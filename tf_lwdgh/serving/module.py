@@ -12,7 +12,8 @@ for a batch of tasks of one size: every tensor has a leading axis of tasks.
 
 The signature `predict` takes the classifier's tensors by their names; those of encoded images end
 in `_bytes`. Labels are float32 to a function, int32 to a signature, and whole numbers to both.
-`serving_default` is `adapt_and_predict`, and `metadata` tells what was exported.
+`predict_unchecked` is `predict_float` in one piece and without checks, for converters to other
+runtimes, such as LiteRT's. `serving_default` is `adapt_and_predict`, and `metadata` tells what was exported.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import tensorflow as tf
 
 from tf_lwdgh.data.images import ImageConfig
 from tf_lwdgh.learners.meta_parameters import MetaParameters
+from tf_lwdgh.serving import warmup
 from tf_lwdgh.serving.functions import Function, Functions
 from tf_lwdgh.serving.graphs import TaskGraphs
 from tf_lwdgh.serving.metadata import describe
@@ -78,6 +80,7 @@ class ServingModule(tf.Module):
         self.network = [_frozen(v, n) for v, n in zip(values.network, model.names)]
         self.own = {name: _frozen(v, name) for name, v in values.own.items()}
         self.state = [_frozen(v, "batch_norm_average") for v in values.state]
+        self._images, self._n_way = image_config, model.n_way
         most_ways = None if learner.any_way else model.n_way
         graphs = TaskGraphs(learner, model, image_config, self._meta, inner_steps)
         known = describe(parameters, learner, image_config, graphs, inner_steps)
@@ -86,6 +89,7 @@ class ServingModule(tf.Module):
         self._concrete = self._functions.concrete()
         for name, function in self._concrete.items():
             setattr(self, name, function)
+        self.predict_unchecked = graphs.unchecked()
 
     def _meta(self) -> Meta:
         read = tf.convert_to_tensor
@@ -99,8 +103,13 @@ class ServingModule(tf.Module):
         return {
             "serving_default": found["adapt_and_predict"],
             **found,
+            "predict_unchecked": self.predict_unchecked,
             "metadata": told.get_concrete_function(),
         }
+
+    def write_warmup(self, folder: str, signatures: Mapping[str, Function], name: str) -> None:
+        """Writes warm-up requests into the folder of this module's SavedModel."""
+        warmup.write(folder, signatures, self._images, self._n_way, name)
 
 
 def _frozen(value: tf.Tensor, name: str) -> tf.Variable:
