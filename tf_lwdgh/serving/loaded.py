@@ -118,7 +118,7 @@ class Loaded:
             found = getattr(self._model, name + suffix)(*inputs)
         except tf.errors.InvalidArgumentError as error:
             raise ValueError(_rule(error.message)) from error
-        return {name: tensor.numpy() for name, tensor in found.items()}
+        return {name: np.asarray(tensor) for name, tensor in found.items()}
 
 
 def load(path: str | os.PathLike[str]) -> Loaded:
