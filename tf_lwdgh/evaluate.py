@@ -19,7 +19,7 @@ Examples:
     python -m tf_lwdgh.evaluate --run_dir=runs/lwdgh --write_tasks=tasks.json.gz
     python -m tf_lwdgh.evaluate --run_dir=runs/maml --read_tasks=tasks.json.gz
 
-  Asked as a server may be, one query at a time:
+  As a server may be asked, one query at a time:
     python -m tf_lwdgh.evaluate --run_dir=runs/glyphs --gin_param='Evaluation.queries_per_call = 1'
 
 Where BatchNorm is transductive, a second paragraph tells what is left of the accuracy when queries

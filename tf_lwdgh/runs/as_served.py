@@ -53,20 +53,24 @@ class AsServed:
 
     Attributes:
       checkpoint: which, and its step.
-      n_tasks: test tasks.
+      tasks: on what, such as '200 test tasks of glyphs'.
       n_query: queries a class.
       inner_steps: of the adaptation.
       figures: the accuracies.
     """
 
     checkpoint: str
-    n_tasks: int
+    tasks: str
     n_query: int
     inner_steps: int | None
     figures: tuple[Figure, ...]
 
+    def keep(self, run_dir: str | os.PathLike[str], which: str) -> None:
+        """Writes it into the run's folder, where `read` finds it."""
+        files.write_json(_path(run_dir, which), dataclasses.asdict(self))
+
     def __str__(self) -> str:
-        lines = [f"as a server may be asked, on {self.n_tasks} test tasks:"]
+        lines = [f"as a server may be asked, on {self.tasks}, {self.n_query} queries a class:"]
         for mode in (TRANSDUCTIVE, INDUCTIVE):
             found = ", ".join(str(f) for f in self.figures if f.batch_norm == mode)
             lines.append(f"  BatchNorm {mode}: {found}")
@@ -85,7 +89,7 @@ def measure(
 
     Args:
       run_dir: the run.
-      tasks: test tasks, of which the first N_TASKS are used.
+      tasks: the tasks, of which the first N_TASKS are used.
       data_dir: the folder of data sets.
       gin_params: bindings that override the run's.
       which: 'best' or 'last'.
@@ -107,9 +111,13 @@ def measure(
     figures.append(Figure.of(judged(INDUCTIVE, None), "any"))
     about = results[ALL].about
     found = AsServed(
-        about["checkpoint"], len(tasks), about["n_query"], about["inner_steps"], tuple(figures)
+        checkpoint=about["checkpoint"],
+        tasks=f"{len(tasks)} {about['split']} tasks of {about['dataset']}",
+        n_query=about["n_query"],
+        inner_steps=about["inner_steps"],
+        figures=tuple(figures),
     )
-    files.write_json(_path(run_dir, which), dataclasses.asdict(found))
+    found.keep(run_dir, which)
     return found
 
 
