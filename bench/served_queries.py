@@ -51,7 +51,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", help="a folder that tf_lwdgh.export wrote")
-    parser.add_argument("--queries", default="1,100,1000,10000", help="numbers, with commas between")
+    parser.add_argument(
+        "--queries", default="1,100,1000,10000", help="numbers, with commas between"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--one", type=int, help="measure this number here, and print JSON")
     args = parser.parse_args()

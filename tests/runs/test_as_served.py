@@ -42,7 +42,9 @@ def test_every_way_of_asking_is_judged_on_the_same_tasks_and_kept(folder):
     one = judge(run, tasks=tasks, queries_per_call=1, show=False, **shared)[0]
     assert "BatchNorm transductive, 1 query a call, best checkpoint, step 4" in str(one)
     said = str(measured)
-    assert said.startswith("as a server may be asked, on 6 test tasks of patterns, 3 queries a class:")
+    assert said.startswith(
+        "as a server may be asked, on 6 test tasks of patterns, 3 queries a class:"
+    )
     assert said.count(" ± ") == 4 and "% with one query a call" in said
     assert as_served.read(run, "best", 4, 2) == measured
     assert as_served.read(run, "best", 5, 2) is None

@@ -138,8 +138,14 @@ def test_a_refused_call_of_a_signature_leaves_it_answering(exported, classifier,
         less = {n: x for n, x in good.items() if n != key}
         wrong = [less, {**less, f"{key}_": value}, {**good, "more": value}]
         wrong += [{**good, key: np.asarray(value)[None]}, {**good, key: [[1], [2, 3]]}]
-        tensors = {n: tf.constant(x, signature.structured_input_signature[1][n].dtype) for n, x in good.items()}
-        wrong += [{**tensors, key: tf.zeros([], tensors[key].dtype)}, {**tensors, key: tf.zeros([3], tf.complex64)}]
+        tensors = {
+            n: tf.constant(x, signature.structured_input_signature[1][n].dtype)
+            for n, x in good.items()
+        }
+        wrong += [
+            {**tensors, key: tf.zeros([], tensors[key].dtype)},
+            {**tensors, key: tf.zeros([3], tf.complex64)},
+        ]
         for inputs in wrong:
             with pytest.raises(REFUSED):
                 signature(**inputs)
@@ -175,7 +181,12 @@ def test_what_load_gives_refuses_in_words_and_goes_on(exported, classifier, kind
     for name, good in inputs_of(kind, batch, classifier).items():
         method = getattr(model, name)
         expected = method(**good)
-        skipped = ("missing", "extra", "misnamed", "labels integer tensor")  # Python's, or legal here
+        skipped = (
+            "missing",
+            "extra",
+            "misnamed",
+            "labels integer tensor",
+        )  # Python's, or legal here
         also = ("support_images of one axis", "query_images of one axis", "of another dtype")
         for fault, (args, _) in faults(kind, batch, good).items():
             if fault in skipped or any(a in fault for a in also):

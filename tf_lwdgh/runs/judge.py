@@ -136,7 +136,8 @@ def _run(assembly, evaluator, settings, tasks, about, show: bool) -> EvaluationR
 def _about(
     learner: Learner, settings: Evaluation, tasks: TaskList, run_dir, which: str, manifest
 ) -> dict[str, Any]:
-    calls = {} if settings.queries_per_call is None else {"queries_per_call": settings.queries_per_call}
+    per_call = settings.queries_per_call
+    calls = {} if per_call is None else {"queries_per_call": per_call}
     trained_on = {} if settings.dataset is None else {"trained_on": manifest["dataset"]}
     return {
         "run": os.path.basename(os.path.abspath(run_dir)),

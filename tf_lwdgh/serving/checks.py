@@ -75,9 +75,7 @@ class Checks:
             extremes,
         )
 
-    def labels(
-        self, labels: tf.Tensor, n_images: tf.Tensor, most_ways: int | None
-    ) -> tf.Tensor:
+    def labels(self, labels: tf.Tensor, n_images: tf.Tensor, most_ways: int | None) -> tf.Tensor:
         """Support labels must be 0, 1, ..., way - 1, each with an example.
 
         Args:

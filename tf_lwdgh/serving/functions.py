@@ -1,4 +1,4 @@
-"""The functions of a SavedModel, of one task and of a batch of tasks, with every check in their graphs.
+"""The functions of a SavedModel, of one task and of a batch of them, with all checks in their graphs.
 
 TensorFlow's polymorphic functions (2.21) take a lock, bind the inputs, and keep the lock where an
 input does not bind: every later call from another thread then waits for ever. So what is made here

@@ -154,9 +154,7 @@ def _in_chunks(logits_of: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor) -
     def step(i: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
         return i + 1, found.write(i, logits_of(images[i * CHUNK : (i + 1) * CHUNK]))
 
-    _, found = tf.while_loop(
-        lambda i, _: i < n_chunks, step, (0, found), parallel_iterations=1
-    )
+    _, found = tf.while_loop(lambda i, _: i < n_chunks, step, (0, found), parallel_iterations=1)
     return found.concat()
 
 

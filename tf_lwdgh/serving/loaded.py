@@ -1,4 +1,4 @@
-"""An exported model in Python: checked before TensorFlow sees it, and safe to call from many threads."""
+"""An exported model in Python: inputs of any kind, and what is wrong with them in one line."""
 
 from __future__ import annotations
 
@@ -133,7 +133,9 @@ def load(path: str | os.PathLike[str]) -> Loaded:
 def _rule(message: str) -> str:
     """What is wrong, of TensorFlow's message: a check's words, or its own without the places."""
     rule = _RULE.search(message)
-    return rule[1] if rule else message.partition("unavailable>\n")[2].partition("\n\t")[0] or message
+    return (
+        rule[1] if rule else message.partition("unavailable>\n")[2].partition("\n\t")[0] or message
+    )
 
 
 def _array(name: str, value: Any) -> np.ndarray:
@@ -174,4 +176,5 @@ def _labels(labels: Sequence[int] | Any) -> tf.Tensor:
 
 
 def _shown(array: Any) -> str:
-    return f"{np.dtype(getattr(array.dtype, 'as_numpy_dtype', array.dtype)).name} of shape {list(array.shape)}"
+    dtype = np.dtype(getattr(array.dtype, "as_numpy_dtype", array.dtype))
+    return f"{dtype.name} of shape {list(array.shape)}"

@@ -13,7 +13,8 @@ for a batch of tasks of one size: every tensor has a leading axis of tasks.
 The signature `predict` takes the classifier's tensors by their names; those of encoded images end
 in `_bytes`. Labels are float32 to a function, int32 to a signature, and whole numbers to both.
 `predict_unchecked` is `predict_float` in one piece and without checks, for converters to other
-runtimes, such as LiteRT's. `serving_default` is `adapt_and_predict`, and `metadata` tells what was exported.
+runtimes, such as LiteRT's. `serving_default` is `adapt_and_predict`, and `metadata` tells what was
+exported.
 """
 
 from __future__ import annotations

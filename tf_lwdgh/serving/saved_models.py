@@ -61,9 +61,7 @@ def from_run(
     )
 
 
-def _served_batch_norm(
-    trained: str, asked: str | None, gin_params: Sequence[str]
-) -> str | None:
+def _served_batch_norm(trained: str, asked: str | None, gin_params: Sequence[str]) -> str | None:
     """Which statistics BatchNorm uses in an export; None: what the settings say."""
     binding = next((p for p in gin_params if _BATCH_NORM.match(p)), None)
     if asked is not None and binding is not None:
@@ -75,9 +73,7 @@ def _served_batch_norm(
     if asked is None:
         return "inductive" if binding is None and trained == "transductive" else None
     if asked not in SERVED:
-        raise ValueError(
-            f"--batch_norm must be one of {', '.join(SERVED)}. Received: {asked!r}."
-        )
+        raise ValueError(f"--batch_norm must be one of {', '.join(SERVED)}. Received: {asked!r}.")
     return None if asked == "as_trained" else asked
 
 

@@ -2,7 +2,7 @@
 
 They are records of tensorflow.serving.PredictionLog in assets.extra/tf_serving_warmup_requests, one
 for each signature of one task, of a support set of noise with one image a way, and one query. Of a
-message nothing is written but fields that hold bytes, whose wire format is a tag, a length, the bytes.
+message nothing is written but fields that hold bytes: on the wire a tag, a length, the bytes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def write(
     """
     try:
         requests = list(_requests(signatures, image_config, n_way))
-    except tf.errors.InvalidArgumentError as error:  # a request that fails would keep it from loading
+    except (
+        tf.errors.InvalidArgumentError
+    ) as error:  # a request that fails would keep it from loading
         _log.warning("no warm-up requests, since the model fails on noise: %s", error.message)
         return
     path = os.path.join(folder, PATH)
