@@ -47,6 +47,7 @@ PRINTS = {
     "make demo": "bash tools/setup.sh\nbash tools/demo.sh\n",
     "make test": "bash tools/setup.sh\nbash tools/test.sh\n",
     "bash tools/demo.sh": "learns new characters",
+    "bash tools/demo": "BatchNorm inductive: ",  # and what an export loses, of the evaluation
     "python -m tf_lwdgh.evaluate": " ± ",
     "python -m tf_lwdgh.evaluate --run_dir=runs/lwdgh --compare": "paired over 3 tasks",
     "python -m tf_lwdgh.study": "report: runs/studies/table5-tiny/report.html",

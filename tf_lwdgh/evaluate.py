@@ -22,6 +22,12 @@ Examples:
     python -m tf_lwdgh.evaluate --run_dir=runs/lwdgh --write_tasks=tasks.json.gz
     python -m tf_lwdgh.evaluate --run_dir=runs/maml --read_tasks=tasks.json.gz
 
+  As a server may be asked, one query at a time:
+    python -m tf_lwdgh.evaluate --run_dir=runs/glyphs --gin_param='Evaluation.queries_per_call = 1'
+
+Where BatchNorm is transductive, a second paragraph tells what is left of the accuracy when queries
+come one by one or class by class, and what the same checkpoint has inductively (--noas_served: not).
+
 The accuracy of every task goes into <run_dir>/evaluation/.
 """
 
@@ -62,6 +68,12 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "write_tasks", None, "Where to write the tasks: .json or .json.gz; with --datasets a folder."
     )
+    flags.DEFINE_bool(
+        "as_served",
+        True,
+        "Where BatchNorm is transductive, also judge the run as a server may be asked, on 200 of the "
+        "tasks: with all queries in a call, with one, with those of one class; and inductively.",
+    )
     flags.adopt_module_key_flags(command_line)  # --help shows those too
 
 
@@ -78,6 +90,7 @@ def evaluate(args: flags.FlagValues) -> None:
     from tf_lwdgh.outer.evaluation import paired
     from tf_lwdgh.outer.task_execution import TaskExecution
     from tf_lwdgh.outer.threads import Threads
+    from tf_lwdgh.runs import as_served
     from tf_lwdgh.runs.experiment import parse_run
     from tf_lwdgh.runs.judge import judge
 
@@ -98,7 +111,11 @@ def evaluate(args: flags.FlagValues) -> None:
     print(f"{args.run_dir}: {first}", flush=True)
     if args.compare:
         second, _ = judge(args.compare, tasks=tasks, **shared)
-        print(f"{args.compare}: {second}\ndifference: {paired(first, second)}")
+        print(f"{args.compare}: {second}\ndifference: {paired(first, second)}", flush=True)
+    elif args.as_served and first.about["batch_norm"] == as_served.TRANSDUCTIVE:
+        fixed = isinstance(tasks, task_lists.TaskList)
+        if fixed and "queries_per_call" not in first.about:  # else the user has chosen
+            print(as_served.measure(args.run_dir, tasks, **shared))
 
 
 def _each(args: flags.FlagValues, shared: dict[str, object]) -> None:

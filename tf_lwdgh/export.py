@@ -13,6 +13,9 @@ Examples:
     python -m tf_lwdgh.export --run_dir=runs/glyphs --output=exported/as_trained \\
         --batch_norm=as_trained
 
+  As the next version of a model that TensorFlow Serving watches (exported/glyphs/1, 2, ...):
+    python -m tf_lwdgh.export --run_dir=runs/glyphs --output=exported/glyphs --model_version=next
+
 What was exported, and how to call it:
     saved_model_cli show --all --dir exported/glyphs
 """
@@ -28,6 +31,7 @@ from absl import app, flags
 from tf_lwdgh import command_line
 
 PROGRAM = "tf_lwdgh.export"
+_MEASURE = "python -m tf_lwdgh.evaluate"
 _EXAMPLE = "python -m tf_lwdgh.export --run_dir=runs/glyphs --output=exported/glyphs"
 
 
@@ -47,6 +51,12 @@ def define_flags() -> None:
         "transductively, else as it was trained; a binding of BatchNorm by --gin_param, such as "
         "BATCH_NORM = 'transductive', stands.",
     )
+    flags.DEFINE_string(
+        "model_version",
+        None,
+        "Write a numbered folder below --output, as TensorFlow Serving wants it: a whole number from "
+        "1, or 'next' for one above all that are there.",
+    )
     flags.DEFINE_bool("overwrite", False, "Replace an earlier export in --output.")
     flags.adopt_module_key_flags(command_line)  # --help shows those too
 
@@ -58,6 +68,7 @@ def export(
     gin_params: Sequence[str],
     *,
     batch_norm: str | None,
+    model_version: str | None = None,
     overwrite: bool,
 ) -> None:
     """Exports as the flags say, and prints what came of it.
@@ -70,14 +81,19 @@ def export(
     command_line.require_flag("run_dir", run_dir, _EXAMPLE)
     command_line.require_flag("output", output, _EXAMPLE)
     command_line.start_tensorflow()
+    from tf_lwdgh.runs import as_served
     from tf_lwdgh.serving import saved_models
 
+    output = saved_models.versioned(output, model_version)
     saved_models.check_output(output, overwrite=overwrite)
     module = saved_models.from_run(run_dir, checkpoint, gin_params, batch_norm=batch_norm)
     saved_models.save(module, output, overwrite=overwrite)
     told = json.loads(module.metadata)
+    measured = as_served.read(run_dir, checkpoint, told["step"], told["inner_steps"])
     print(f"{output}: {checkpoint} checkpoint, step {told['step']}, of {run_dir}")
     print(_summary(told))
+    if told["trained_batch_norm"] == as_served.TRANSDUCTIVE:
+        print(measured or f"not measured as a server may be asked: {_MEASURE} --run_dir={run_dir}")
     print(f"look at it: saved_model_cli show --all --dir {output}")
     if told["predictions_depend_on_the_other_queries"]:
         print(_note(told))
@@ -120,6 +136,7 @@ def main(argv: Sequence[str]) -> None:
             args.checkpoint,
             args.gin_param,
             batch_norm=args.batch_norm,
+            model_version=args.model_version,
             overwrite=args.overwrite,
         )
 

@@ -10,8 +10,13 @@ import numpy as np
 import pytest
 
 from tests import tiny
+from tests.outer.test_task_execution import N_TASKS, random_episodes, small_convnet
+from tf_lwdgh import config
 from tf_lwdgh.data import pipeline
+from tf_lwdgh.learners import MAML
 from tf_lwdgh.learners.context import Context
+from tf_lwdgh.learners.inner_loop import InnerLoop
+from tf_lwdgh.learners.meta_parameters import MetaParameters
 from tf_lwdgh.outer.evaluation import (
     Evaluation,
     EvaluationResult,
@@ -20,6 +25,7 @@ from tf_lwdgh.outer.evaluation import (
     mean_and_interval,
     paired,
 )
+from tf_lwdgh.outer.task_execution import MODES
 from tf_lwdgh.types import Episode
 
 
@@ -59,6 +65,31 @@ def test_the_evaluator_is_traced_at_most_twice_for_an_odd_last_batch(assembly):
     tasks = pipeline.evaluation_tasks(source, assembly.episode, seed=0, n_tasks=7, batch_size=2)
     evaluate(evaluator, tasks, {})
     assert evaluator.__call__.experimental_get_tracing_count() <= 2
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("size", [1, 3])
+def test_queries_come_in_calls_of_as_many_as_are_asked_for(mode, size):
+    episodes = random_episodes()
+    parameters = MetaParameters(small_convnet(), MAML(inner_loop=InnerLoop(inner_lr=0.1)))
+    config.parse([], [f"TaskExecution.mode = {mode!r}"])
+    found = Evaluator(parameters, inner_steps=2, queries_per_call=size)(episodes)["predictions"]
+    context, learner = Context(parameters.model, steps=2), parameters.learner
+    meta = parameters.values()
+    for k in range(N_TASKS):
+        one = Episode(*(x[k] for x in episodes))
+        adapted = learner.adapt(context, meta, one.support_images, one.support_labels)
+        for i in range(0, len(one.query_labels), size):
+            call = one.query_images[i : i + size]
+            logits = learner.predict(context, meta, adapted, call)[0].numpy()
+            np.testing.assert_array_equal(found[k, i : i + size], logits.argmax(-1))
+
+
+def test_calls_that_do_not_fit_the_queries_are_refused(assembly):
+    with pytest.raises(ValueError, match="divide a task's 9 queries.*queries_per_call = 2"):
+        assembly.evaluation_episode(Evaluation(queries_per_call=2))
+    with pytest.raises(ValueError, match="queries_per_call must be at least 1"):
+        Evaluation(queries_per_call=0)
 
 
 def _result(accuracies, sha="s"):

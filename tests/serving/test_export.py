@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 
 from tests.serving.test_saved_models import SETTINGS, run_dir  # noqa: F401  (a fixture)
 from tf_lwdgh import command_line, export
+from tf_lwdgh.runs import as_served
 
 
 @pytest.fixture
@@ -43,6 +45,34 @@ def test_an_export_says_when_answers_depend_on_the_other_queries(exported):
     assert "BatchNorm transductive\n" in out
     assert "note: a prediction depends on the other queries of its call" in out
     assert "--batch_norm=inductive" in out
+
+
+def test_an_export_says_what_was_measured_or_how_to_measure_it(run_dir, exported):  # noqa: F811
+    ask = f"not measured as a server may be asked: python -m tf_lwdgh.evaluate --run_dir={run_dir}"
+    assert ask in exported()
+    figures = [as_served.Figure("transductive", as_served.ALL, 0.8, 0.01)]
+    figures += [as_served.Figure("transductive", as_served.ONE, 0.6, 0.02)]
+    figures += [as_served.Figure("inductive", "any", 0.75, 0.01)]
+    step, tasks = "best checkpoint, step 3", "9 test tasks of glyphs"
+    made = as_served.AsServed(step, tasks, 15, 10, tuple(figures))
+    made.keep(run_dir, "best")
+    out = exported()
+    assert ask not in out and str(made) in out
+    assert re.search(r"transductive: 80.0 ± 1.0 % with all .*, 60.0 ± 2.0 % with one query a", out)
+    assert "BatchNorm inductive: 75.0 ± 1.0 % with any\n" in out
+    assert ask in exported("last")  # another checkpoint
+    assert ask in exported("best", ["Evaluation.inner_steps = 3"])
+
+
+def test_versions_are_exported_below_the_output(run_dir, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(command_line, "start_tensorflow", lambda: None)
+    for version, folder in (("next", "1"), ("next", "2"), ("7", "7")):
+        export.export(
+            run_dir, str(tmp_path / "m"), "best", [], batch_norm=None, model_version=version,
+            overwrite=False,
+        )  # fmt: skip
+        assert os.path.exists(tmp_path / "m" / folder / "saved_model.pb")
+    assert sorted(os.listdir(tmp_path / "m")) == ["1", "2", "7"]
 
 
 def test_a_missing_flag_is_named(monkeypatch):

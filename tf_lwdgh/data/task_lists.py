@@ -63,6 +63,11 @@ class TaskList(Tasks):
         arrays = (tensor.numpy() for tensor in indices)
         return cls(spec.name, spec.fingerprint, split, config, seed, *arrays)
 
+    def first(self, n_tasks: int) -> TaskList:
+        """The first n_tasks of the list, all where it has fewer."""
+        arrays = ("class_ids", "rotations", "image_indices")
+        return dataclasses.replace(self, **{name: getattr(self, name)[:n_tasks] for name in arrays})
+
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> TaskList:
         """Reads what `write` wrote.

@@ -38,6 +38,9 @@ class Evaluation:
       n_way: None: as in training; more needs a learner that takes any, such as MAML with head = 'zero'.
       k_shot: None: as in training.
       n_query: queries a class; None: as in training.
+      queries_per_call: queries that the learner sees together; None: all of a task. 1: each by itself,
+        as a server may be asked; as many as n_query: those of one class. Where BatchNorm is transductive
+        accuracy depends on it.
       batch_size: tasks made and held at once; changes no result.
       dataset: the name of the data set, or a tuple of names, of which the tasks are equally often.
         None: as in training.
@@ -52,12 +55,14 @@ class Evaluation:
     n_way: int | None = None
     k_shot: int | None = None
     n_query: int | None = None
+    queries_per_call: int | None = None
     batch_size: int = 16
     dataset: str | tuple[str, ...] | None = None
     episodes: VariableEpisodes | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("n_tasks", 2), ("batch_size", 1), ("inner_steps", 0)):
+        lowest = (("n_tasks", 2), ("batch_size", 1), ("inner_steps", 0), ("queries_per_call", 1))
+        for name, least in lowest:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(
@@ -110,6 +115,11 @@ def _shape(about: dict[str, Any]) -> str:
     )
 
 
+def _calls(about: dict[str, Any]) -> str:
+    size = about.get("queries_per_call")
+    return "" if size is None else f", {size} {'query' if size == 1 else 'queries'} a call"
+
+
 def _trained_on(about: dict[str, Any]) -> str:
     return f", trained on {about['trained_on']}" if "trained_on" in about else ""
 
@@ -156,7 +166,7 @@ class EvaluationResult:
         return (
             f"{100 * self.mean:.2f} ± {100 * self.interval95:.2f} % accuracy over "
             f"{len(self.accuracies)} {a['split']} tasks of {a['dataset']}: {_shape(a)}, {a['learner']}"
-            f"{_steps(a['inner_steps'])}, BatchNorm {a['batch_norm']}, {a['checkpoint']}"
+            f"{_steps(a['inner_steps'])}, BatchNorm {a['batch_norm']}{_calls(a)}, {a['checkpoint']}"
             + _trained_on(a)
             + "".join(f"\n  {name}: {_shown(part)}" for name, part in self.by_dataset.items())
         )
@@ -222,22 +232,36 @@ class Evaluator(tf.Module):
       parameters: the learner and its variables, with the values they have when called.
       inner_steps: steps of the inner loop; None: as in training.
       n_way: the tasks' ways; None: the model's, or each task's own where the tasks' shapes vary.
+      batch_norm: the statistics that BatchNorm uses here (Learner.batch_norm); None: the learner's.
+      queries_per_call: queries of a task that the learner sees together, those that follow one another;
+        None: all. The queries of a task are a multiple of it.
 
     Raises:
       ValueError: the learner can't take so many steps.
     """
 
     def __init__(
-        self, parameters: MetaParameters, *, inner_steps: int | None, n_way: int | None = None
+        self,
+        parameters: MetaParameters,
+        *,
+        inner_steps: int | None,
+        n_way: int | None = None,
+        batch_norm: str | None = None,
+        queries_per_call: int | None = None,
     ) -> None:
         super().__init__(name="evaluator")
-        parameters.learner.check(parameters.model, inner_steps)
-        self.parameters, self.inner_steps, self.n_way = parameters, inner_steps, n_way
+        learner = parameters.learner
+        if batch_norm is not None:
+            learner = dataclasses.replace(learner, batch_norm=batch_norm)
+        learner.check(parameters.model, inner_steps)
+        self.learner, self.parameters = learner, parameters
+        self.inner_steps, self.n_way = inner_steps, n_way
+        self.queries_per_call = queries_per_call
 
     @tf.function(reduce_retracing=True, autograph=False)
     def __call__(self, episodes: Episode) -> dict[str, tf.Tensor]:
         """'loss' [T] in nats and 'predictions' [T, N*Q] int32 of T tasks; ragged, where their shapes vary."""
-        learner, meta = self.parameters.learner, self.parameters.values()
+        learner, meta = self.learner, self.parameters.values()
         told = Context(self.parameters.model, n_way=self.n_way, steps=self.inner_steps)
 
         def one(episode: Episode) -> dict[str, tf.Tensor]:
@@ -245,7 +269,10 @@ class Evaluator(tf.Module):
             adapted = learner.adapt(
                 context, meta, episode.support_images, episode.support_labels
             )
-            logits, _ = learner.predict(context, meta, adapted, episode.query_images)
+            logits = self._in_calls(
+                lambda images: learner.predict(context, meta, adapted, images)[0],
+                episode.query_images,
+            )
             return {
                 "loss": tf.cast(cross_entropy(logits, episode.query_labels), tf.float32),
                 "predictions": tf.argmax(logits, -1, output_type=tf.int32),
@@ -256,6 +283,20 @@ class Evaluator(tf.Module):
             labels = tf.RaggedTensorSpec([None], tf.int32, ragged_rank=0)
         signature = {"loss": tf.TensorSpec([], tf.float32), "predictions": labels}
         return TaskExecution().over(one, episodes, signature)
+
+    def _in_calls(
+        self, logits_of: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor
+    ) -> tf.Tensor:
+        """Logits [N*Q, N] of query images, of as many at a time as a call has."""
+        size = self.queries_per_call
+        if size is None:
+            return logits_of(images)
+        calls = tf.reshape(images, [-1, size, *images.shape[1:]])
+        answers = tf.TensorSpec([size, self.n_way or self.parameters.model.n_way], tf.float32)
+        logits = tf.map_fn(
+            lambda call: tf.cast(logits_of(call), tf.float32), calls, fn_output_signature=answers
+        )
+        return tf.reshape(logits, [-1, answers.shape[1]])
 
 
 def evaluate(

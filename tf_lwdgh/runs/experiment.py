@@ -258,7 +258,8 @@ class Assembly:
           spec: the data set's description, where it is not the experiment's.
 
         Raises:
-          ValueError: another number of ways than the head has, or the split cannot fill the tasks.
+          ValueError: another number of ways than the head has, calls that do not fit the queries, or the
+            split cannot fill the tasks.
         """
         varying = evaluation.episodes
         if not evaluation.fixes_shape:
@@ -266,6 +267,11 @@ class Assembly:
         shape = self._fixed_shape(evaluation) if varying is None else varying
         if varying is not None:
             TaskExecution().check_varying()
+            if evaluation.queries_per_call is not None:
+                raise ValueError(
+                    "Evaluation.queries_per_call must be None for tasks of varying shape. Received: "
+                    f"Evaluation.queries_per_call = {evaluation.queries_per_call}."
+                )
             if not self.learner.any_way:
                 raise ValueError(
                     "tasks that vary in ways (VariableEpisodes) need a learner that takes any number of "
@@ -294,6 +300,12 @@ class Assembly:
                 f"{self.episode.n_way}, since {type(self.learner).__name__} was trained with a head of "
                 f"that many ways. {_HOW_ANY_WAY.format(type(self.learner).__name__)} "
                 f"Received: Evaluation.n_way = {episode.n_way}."
+            )
+        together, queries = evaluation.queries_per_call, episode.n_way * episode.n_query
+        if together is not None and queries % together:
+            raise ValueError(
+                f"Evaluation.queries_per_call must divide a task's {queries} queries. "
+                f"Received: Evaluation.queries_per_call = {together}."
             )
         return episode
 

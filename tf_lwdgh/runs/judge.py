@@ -13,6 +13,7 @@ from tf_lwdgh.data.dataset_config import DatasetConfig, checked_names
 from tf_lwdgh.data.mixtures import Spec
 from tf_lwdgh.data.task_files import Tasks
 from tf_lwdgh.data.variable_task_lists import VARIABLE
+from tf_lwdgh.learners import Learner
 from tf_lwdgh.outer.evaluation import Evaluation, EvaluationResult, Evaluator, evaluate
 from tf_lwdgh.runs import checkpoints, experiment
 from tf_lwdgh.runs.experiment import Assembly
@@ -54,6 +55,8 @@ def judge(
     gin_params: Sequence[str] = (),
     which: str = "best",
     tasks: Tasks | None = None,
+    batch_norm: str | None = None,
+    queries_per_call: int | None = None,
     show: bool = True,
 ) -> tuple[EvaluationResult, Tasks]:
     """Evaluates a run with its own settings and writes the result into its folder.
@@ -64,6 +67,8 @@ def judge(
       gin_params: bindings that override the run's.
       which: 'best' or 'last'.
       tasks: the tasks; None: those that the settings draw.
+      batch_norm: in place of what the settings say; None: what they say.
+      queries_per_call: likewise.
       show: whether to show progress.
 
     Returns:
@@ -76,10 +81,13 @@ def judge(
         with the result in the message.
     """
     settings = _settings(run_dir, gin_params)
+    if queries_per_call is not None:
+        settings = dataclasses.replace(settings, queries_per_call=queries_per_call)
     other = None if settings.dataset is None else DatasetConfig(settings.dataset, None)
     assembly, manifest = _load(run_dir, data_dir, gin_params, which, other)
-    job = _job(assembly, settings, run_dir, which, manifest, tasks)
-    return job.run(_evaluator(assembly, settings), settings, show), job.tasks
+    evaluator = _evaluator(assembly, settings, batch_norm)
+    job = _job(assembly, evaluator.learner, settings, run_dir, which, manifest, tasks)
+    return job.run(evaluator, settings, show), job.tasks
 
 
 def judge_each(
@@ -118,12 +126,12 @@ def judge_each(
     for name, spec in zip(names, specs, strict=True):
         _require_records(data_dir, name, spec, settings.split)
     assembly, manifest = _load(run_dir, data_dir, gin_params, which, sets[0])
-    jobs = {}
+    jobs, evaluator = {}, _evaluator(assembly, settings)
     for data_set, spec in zip(sets, specs, strict=True):
         on_it = dataclasses.replace(assembly, dataset=data_set, spec=spec)
         listed = tasks[data_set.name] if tasks else None
-        jobs[data_set.name] = _job(on_it, settings, run_dir, which, manifest, listed)
-    evaluator = _evaluator(assembly, settings)
+        place = (run_dir, which, manifest, listed)
+        jobs[data_set.name] = _job(on_it, evaluator.learner, settings, *place)
     return {name: (job.run(evaluator, settings, show), job.tasks) for name, job in jobs.items()}
 
 
@@ -141,9 +149,16 @@ def _load(
     return assembly, load_checkpoint(assembly, run_dir, which)
 
 
-def _evaluator(assembly: Assembly, settings: Evaluation) -> Evaluator:
-    ways = assembly.other_ways(assembly.evaluation_episode(settings))
-    return Evaluator(assembly.parameters, inner_steps=settings.inner_steps, n_way=ways)
+def _evaluator(
+    assembly: Assembly, settings: Evaluation, batch_norm: str | None = None
+) -> Evaluator:
+    return Evaluator(
+        assembly.parameters,
+        inner_steps=settings.inner_steps,
+        n_way=assembly.other_ways(assembly.evaluation_episode(settings)),
+        batch_norm=batch_norm,
+        queries_per_call=settings.queries_per_call,
+    )
 
 
 def _require_records(data_dir, name: str, spec: Spec, split: str) -> None:
@@ -157,7 +172,9 @@ def _require_records(data_dir, name: str, spec: Spec, split: str) -> None:
         )
 
 
-def _job(assembly, settings, run_dir, which: str, manifest, tasks: Tasks | None) -> _Job:
+def _job(
+    assembly, learner: Learner, settings, run_dir, which: str, manifest, tasks: Tasks | None
+) -> _Job:
     """Checks all that can be wrong before tasks run."""
     shape = assembly.evaluation_episode(settings)
     if tasks is None:
@@ -165,7 +182,7 @@ def _job(assembly, settings, run_dir, which: str, manifest, tasks: Tasks | None)
         tasks = task_lists.draw(assembly.spec, settings.split, shape, **drawn)
     else:
         tasks.check(assembly.spec, settings.split, shape)
-    about = _about(assembly, settings, tasks, run_dir, which, manifest)
+    about = _about(assembly, learner, settings, tasks, run_dir, which, manifest)
     path = os.path.join(run_dir, "evaluation", _file_name(about))
     files.check_writable(path)
     return _Job(assembly, tasks, about, path)
@@ -219,10 +236,11 @@ class _Job:
 
 
 def _about(
-    assembly: Assembly, settings: Evaluation, tasks: Tasks, run_dir, which: str, manifest
+    assembly: Assembly, learner: Learner, settings: Evaluation, tasks: Tasks, run_dir, which: str, manifest
 ) -> dict[str, Any]:
-    learner = assembly.learner
     elsewhere = assembly.dataset.label != manifest["dataset"] or settings.dataset is not None
+    per_call = settings.queries_per_call
+    calls = {} if per_call is None else {"queries_per_call": per_call}
     return {
         "run": os.path.basename(os.path.abspath(run_dir)),
         "checkpoint": f"{which} checkpoint, step {manifest['step']}",
@@ -234,6 +252,7 @@ def _about(
         "learner": type(learner).__name__,
         "inner_steps": learner.inner_steps(settings.inner_steps),
         "batch_norm": learner.batch_norm,
+        **calls,
         "task_list_sha256": tasks.sha256,
     }
 
@@ -245,6 +264,7 @@ def _file_name(about: dict[str, Any]) -> str:
         VARIABLE if about["n_way"] == VARIABLE else f"{about['n_way']}way{about['k_shot']}shot",
         "" if about["inner_steps"] is None else f"{about['inner_steps']}steps",
         about["batch_norm"],
+        f"{about['queries_per_call']}percall" if "queries_per_call" in about else "",
         about["checkpoint"].split()[0],
         about["task_list_sha256"][:8],
     )

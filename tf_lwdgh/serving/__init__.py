@@ -1,1 +1,1 @@
-"""SavedModels that learn new tasks."""
+"""SavedModels that learn new tasks; `tf_lwdgh.serving.loaded.load` reads one back."""

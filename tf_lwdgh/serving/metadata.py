@@ -12,7 +12,7 @@ import tf_lwdgh
 from tf_lwdgh.data.images import ImageConfig
 from tf_lwdgh.learners import Learner
 from tf_lwdgh.learners.meta_parameters import MetaParameters
-from tf_lwdgh.serving.classifier import ClassifierForm
+from tf_lwdgh.serving.graphs import TaskGraphs
 
 _IMAGE_SETTINGS = ("image_size", "channels", "normalisation", "mean", "std", "invert")
 
@@ -21,7 +21,7 @@ def describe(
     parameters: MetaParameters,
     learner: Learner,
     image_config: ImageConfig,
-    form: ClassifierForm,
+    graphs: TaskGraphs,
     inner_steps: int | None,
 ) -> dict[str, object]:
     """What is known of a served model, as JSON values.
@@ -30,7 +30,7 @@ def describe(
       parameters: the learner as it was trained, and its variables.
       learner: the learner as it is served.
       image_config: how pixels become the network's input.
-      form: the tensors of a learned classifier.
+      graphs: what learns and answers, and the tensors of a learned classifier.
       inner_steps: asked for; None: as in training.
     """
     model = parameters.model
@@ -44,13 +44,14 @@ def describe(
         "batch_norm": learner.batch_norm,
         "trained_batch_norm": parameters.learner.batch_norm,
         "predictions_depend_on_the_other_queries": learner.depends_on_queries,
+        "most_queries_in_a_call": graphs.most_queries,
         "trained_n_way": model.n_way,
         "largest_n_way": None if learner.any_way else model.n_way,
         "inner_steps": learner.inner_steps(inner_steps),
-        "classifier": form.describe(),
+        "classifier": graphs.form.describe(),
         "image": {
             **{name: image[name] for name in _IMAGE_SETTINGS},
-            "input": "uint8 in 0..255, or float32 in [0, 1]",
+            "input": "uint8 in 0..255, float32 in [0, 1], or encoded (JPEG, PNG, BMP, GIF)",
         },
         "versions": {
             "tf_lwdgh": tf_lwdgh.__version__,

@@ -17,6 +17,7 @@ from tf_lwdgh.runs.judge import load_checkpoint
 from tf_lwdgh.serving.module import ServingModule
 
 METADATA = "metadata.json"
+_NUMBER = "[1-9][0-9]*"
 SERVED = (*BATCH_NORM, "as_trained")
 _BATCH_NORM = re.compile(r"\s*(?:BATCH_NORM|[\w./]+\.batch_norm)\s*=")  # a binding of it
 
@@ -60,9 +61,7 @@ def from_run(
     )
 
 
-def _served_batch_norm(
-    trained: str, asked: str | None, gin_params: Sequence[str]
-) -> str | None:
+def _served_batch_norm(trained: str, asked: str | None, gin_params: Sequence[str]) -> str | None:
     """Which statistics BatchNorm uses in an export; None: what the settings say."""
     binding = next((p for p in gin_params if _BATCH_NORM.match(p)), None)
     if asked is not None and binding is not None:
@@ -74,10 +73,31 @@ def _served_batch_norm(
     if asked is None:
         return "inductive" if binding is None and trained == "transductive" else None
     if asked not in SERVED:
-        raise ValueError(
-            f"--batch_norm must be one of {', '.join(SERVED)}. Received: {asked!r}."
-        )
+        raise ValueError(f"--batch_norm must be one of {', '.join(SERVED)}. Received: {asked!r}.")
     return None if asked == "as_trained" else asked
+
+
+def versioned(output: str, version: str | None) -> str:
+    """The folder of a version below `output`, as TensorFlow Serving wants them.
+
+    Args:
+      output: the model's folder, which holds a folder for each version.
+      version: a whole number from 1; 'next': above all that are there; None: `output` itself.
+
+    Raises:
+      ValueError: it is none of these.
+    """
+    if version is None:
+        return output
+    if version == "next":
+        there = os.listdir(output) if os.path.isdir(output) else []
+        numbers = [int(name) for name in there if re.fullmatch(_NUMBER, name)]
+        version = str(max(numbers, default=0) + 1)
+    if not re.fullmatch(_NUMBER, version):
+        raise ValueError(
+            f"--model_version must be a whole number from 1, or 'next'. Received: {version!r}."
+        )
+    return os.path.join(output, version)
 
 
 def check_output(output: str, *, overwrite: bool) -> None:
@@ -106,6 +126,8 @@ def check_output(output: str, *, overwrite: bool) -> None:
 def save(module: ServingModule, output: str, *, overwrite: bool = False) -> None:
     """Writes a module as a SavedModel that appears at `output` whole or not at all.
 
+    With it come the warm-up requests of TensorFlow Serving.
+
     Args:
       module: what to save.
       output: the folder to write; its parents are made.
@@ -123,7 +145,9 @@ def save(module: ServingModule, output: str, *, overwrite: bool = False) -> None
             file.write(module.metadata + "\n")
         module.metadata_file = tf.saved_model.Asset(notes)
         written = os.path.join(work, "model")
-        tf.saved_model.save(module, written, signatures=module.signatures())
+        signatures = module.signatures()
+        tf.saved_model.save(module, written, signatures=signatures)
+        module.write_warmup(written, signatures, name)
         _put_in_place(written, output, os.path.join(work, "replaced"))
 
 

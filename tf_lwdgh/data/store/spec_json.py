@@ -21,7 +21,7 @@ _EXTRA_KEYS = (
 LARGEST_CLASS = 2**24  # images; drawing a task takes 8 bytes for each image of its classes
 _MOST_CLASSES = 2**31 - 1
 SHORT = reprlib.Repr()
-SHORT.maxstring = _SHORT.maxother = 100
+SHORT.maxstring = SHORT.maxother = 100
 
 
 def to_json(fields: Mapping[str, Any]) -> dict[str, Any]:
