@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import absl.logging
 from absl import flags
 
-USER_ERROR, DIVERGED, INTERRUPTED = 2, 3, 130
+USER_ERROR, DIVERGED, WORKER_LOST, INTERRUPTED = 2, 3, 4, 130
 PARENT = "TF_LWDGH_PARENT"  # environment: the process with which this one stops
 _GIN_TRACE = re.compile(r"\n\s*In call to configurable.*", re.DOTALL)
 
@@ -53,6 +53,9 @@ def clean_errors(program: str) -> Iterator[None]:
         fail(program, "interrupted", INTERRUPTED)
     except FloatingPointError as error:  # training diverged
         fail(program, str(error), DIVERGED)
+    except ConnectionAbortedError as error:  # another process of the run is gone
+        _print_failure(program, str(error))
+        os._exit(WORKER_LOST)  # TensorFlow's own end would wait for it
     except (ValueError, OSError) as error:
         fail(program, str(error), USER_ERROR)
     except RuntimeError as error:
@@ -63,8 +66,12 @@ def clean_errors(program: str) -> Iterator[None]:
 
 def fail(program: str, message: str, code: int) -> None:
     """Prints a message on standard error and leaves."""
-    print(f"{program}: {_GIN_TRACE.sub('', message).strip()}", file=sys.stderr)
+    _print_failure(program, message)
     sys.exit(code)
+
+
+def _print_failure(program: str, message: str) -> None:
+    print(f"{program}: {_GIN_TRACE.sub('', message).strip()}", file=sys.stderr, flush=True)
 
 
 def require_flag(name: str, value: object, example: str) -> None:
