@@ -22,7 +22,8 @@ import tensorflow as tf
 from tf_lwdgh import config
 
 JOBS = ("chief", "worker")
-_PEER = re.compile(r"remote target /job:(\w+)/replica:\d+/task:(\d+)")
+# What the gRPC layer and the coordination service say of the process that is lost.
+_PEER = re.compile(r"(?:remote target|reported from:?|heartbeats\):) /job:(\w+)(?:/replica:\d+)?/task:(\d+)")
 _LOST = (
     tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError,
     tf.errors.FailedPreconditionError,
@@ -180,15 +181,23 @@ def losses_said() -> Iterator[None]:
     try:
         yield
     except tf.errors.DeadlineExceededError as error:
+        if not _joined():
+            raise
         raise WorkerLost(
             f"another process has not answered for {MultiWorker().timeout:g} seconds "
             f"(MultiWorker.timeout). {_ADVICE}"
         ) from error
     except _LOST as error:
-        peer = _PEER.search(str(error))  # the first that is named is the one that was lost
-        if not peer:
+        if not _joined():
             raise
-        raise WorkerLost(f"{peer[1]} {peer[2]} is gone. {_ADVICE}") from error
+        peer = _PEER.search(str(error))  # the first that is named is the one that was lost
+        name = f"{peer[1]} {peer[2]}" if peer else "another process"
+        raise WorkerLost(f"{name} is gone. {_ADVICE}") from error
+
+
+def _joined() -> bool:
+    """Whether this process has waited for others; else an error has nothing to do with them."""
+    return connect.cache_info().currsize > 0
 
 
 _ADVICE = "Start all processes again with the same command: the run goes on from its last checkpoint."
