@@ -22,6 +22,7 @@ class Setting:
       units: U.
       tasks: T, of one replica.
       replicas: R; K = R T.
+      statistics: numbers of BatchNorm's averages.
       size: bytes of a number.
     """
 
@@ -30,6 +31,7 @@ class Setting:
     units: int
     tasks: int
     replicas: int
+    statistics: int = 0
     size: int = 4
 
 
@@ -45,6 +47,8 @@ def all_reduces(method: str, s: Setting, *, cosines: bool = False) -> list[int]:
     all_tasks = s.replicas * s.tasks
     gradient, of_tasks = s.parameters * s.size, s.units * all_tasks * s.size
     found = [gradient, of_tasks, 2 * 4]  # ḡ; GCI; loss and accuracy, in float32
+    if s.statistics:
+        found.append(s.statistics * s.size)
     if method in ("lwdgh", "gram"):
         found.append(gradient)  # the weighted sum
     if method == "gram":
@@ -73,16 +77,16 @@ def shown(count: float) -> str:
     return f"{count:.0f} {unit}" if count >= 99.5 or unit == "B" else f"{count:.2g} {unit}"
 
 
-# Convnet4 and Resnet12 on 84×84 images, 5-way, each variable a unit: D, in units, U.
-MODELS = {"Convnet4 of 32 filters": (32_901, 32_773, 14), "Resnet12": (7_999_365, 7_999_365, 50)}
+# Convnet4 and Resnet12 on 84×84 images, 5-way, each variable a unit: D, in units, U, statistics.
+MODELS = {"Convnet4 of 32 filters": (32_901, 32_773, 14, 256), "Resnet12": (7_999_365, 7_999_365, 50, 7_680)}
 
 
 def main() -> None:
-    for model, (parameters, harmonized, units) in MODELS.items():
+    for model, (parameters, harmonized, units, statistics) in MODELS.items():
         print(f"\n| {model}, T = 4: replicas | {' | '.join(METHODS)} | lwdgh with cosines |")
         print("|---" * (len(METHODS) + 2) + "|")
         for replicas in (2, 4, 8, 32, 128, 1024):
-            s = Setting(parameters, harmonized, units, 4, replicas)
+            s = Setting(parameters, harmonized, units, 4, replicas, statistics)
             row = [shown(sent(m, s)) for m in METHODS] + [shown(sent("lwdgh", s, cosines=True))]
             print(f"| {replicas:,} | {' | '.join(row)} |")
 

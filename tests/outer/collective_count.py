@@ -16,13 +16,9 @@ from tf_lwdgh.networks.backbones import convnet4
 from tf_lwdgh.outer.meta_step import MetaStep, OuterLoop
 from tf_lwdgh.types import Episode
 
-AGGREGATORS = {  # by what bench.communication calls them, and whether cosines are reported
-    "mean": (Mean(), False),
-    "lwdgh": (LWDGH(), False),
-    "lwdgh with cosines": (LWDGH(), True),
-    "gram": (PCGrad(), False),
-    "gather": (TrimmedMean(), False),
-}
+AGGREGATORS = {  # by what bench.communication calls them
+    "mean": Mean(), "lwdgh": LWDGH(), "gram": PCGrad(), "gather": TrimmedMean()
+}  # fmt: skip
 
 
 def count(strategy: tf.distribute.Strategy, name: str, n_tasks: int) -> tuple[list[int], Setting]:
@@ -31,18 +27,17 @@ def count(strategy: tf.distribute.Strategy, name: str, n_tasks: int) -> tuple[li
     Returns:
       The bytes of each all-reduce, and what they are a function of.
     """
-    aggregator, cosines = AGGREGATORS[name]
     share = n_tasks // strategy.num_replicas_in_sync
     with strategy.scope():
         model = convnet4(image_size=8, channels=1, n_way=3, filters=3, blocks=1, fused=False)
         parameters = MetaParameters(model, Centres())
         step = MetaStep(
             parameters=parameters,
-            aggregator=aggregator,
+            aggregator=AGGREGATORS[name],
             optimizer=keras.optimizers.Adam(0.01),
             settings=OuterLoop(meta_batch_size=n_tasks),
             seed=0,
-            report=ConflictReport(cosines=cosines),
+            report=ConflictReport(cosines=False),
         )
     batch = Episode(*(tf.constant(x[:share]) for x in replicas.episodes(0, n_tasks)))
     batch = Episode(*(tf.cast(x, tf.float32) if x.dtype == tf.float64 else x for x in batch))
@@ -55,7 +50,9 @@ def count(strategy: tf.distribute.Strategy, name: str, n_tasks: int) -> tuple[li
     sizes = [int(np.prod(v.shape)) for v in parameters.variables_trained]
     members = [i for unit in step.units.values() for i in unit]
     harmonized = sum(sizes[i] for i in members)
-    return found, Setting(sum(sizes), harmonized, len(step.units), share, strategy.num_replicas_in_sync)
+    statistics = sum(int(np.prod(v.shape)) for v in parameters.model.state_variables)
+    replicas_ = strategy.num_replicas_in_sync
+    return found, Setting(sum(sizes), harmonized, len(step.units), share, replicas_, statistics)
 
 
 def operations(graph: tf.Graph) -> list[tf.Operation]:
