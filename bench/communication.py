@@ -1,4 +1,4 @@
-"""What the replicas of a run send each other in a meta-step, on paper: bytes by method, model and replicas.
+"""What the replicas of a run send each other in a meta-step, on paper: bytes by method and model.
 
     python -m bench.communication
 
@@ -63,7 +63,7 @@ def all_reduces(method: str, s: Setting, *, cosines: bool = False) -> list[int]:
 
 
 def sent(method: str, s: Setting, *, cosines: bool = False) -> float:
-    """Bytes that each replica sends in a meta-step where all-reduces go round a ring: 2(R − 1)/R of each."""
+    """Bytes that each replica sends in a meta-step, all-reduces going round a ring: 2(R − 1)/R of each."""
     return 2 * (s.replicas - 1) / s.replicas * sum(all_reduces(method, s, cosines=cosines))
 
 

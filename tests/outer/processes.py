@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-SECONDS = 400  # after which those that still run are killed
+SECONDS = 900  # after which those that still run are killed
 
 
 def free_ports(count: int) -> list[int]:

@@ -29,8 +29,8 @@ from tf_lwdgh.runs.shared_folder import held_for_all
 from tf_lwdgh.runs.trainer import Trainer
 
 TINY = (
-    "META_BATCH_SIZE = 6", "convnet4.fused = False", "convnet4.blocks = 2", "MultiWorker.timeout = 200.0",
-    "STEPS_PER_EPOCH = 4", "EPOCHS = 2", "ConflictReport.cosines = True",
+    "META_BATCH_SIZE = 6", "convnet4.fused = False", "convnet4.blocks = 2",
+    "STEPS_PER_EPOCH = 4", "EPOCHS = 2",
 )  # fmt: skip
 KILLED_AT = 6
 CASE = "coupled_sharp"  # own parameters, losses that couple, LWDGH by relative scale, explore-exploit
@@ -68,9 +68,8 @@ def tasks_read(folder: pathlib.Path) -> float:
     """How far what this process reads in two steps is from its part of the whole meta-batches."""
     assembly = build(folder, "multi_worker")
     source = assembly.source("train")
-    make = functools.partial(
-        pipeline.meta_batches, source, assembly.episode, meta_batch_size=6, seed=0, start_step=3, end_step=5
-    )
+    steps = {"meta_batch_size": 6, "seed": 0, "start_step": 3, "end_step": 5}
+    make = functools.partial(pipeline.meta_batches, source, assembly.episode, **steps)
     mine = assembly.workers.share(6)
     distributed = strategies.distribute(assembly.strategy, 6, lambda t, n: make(tasks=t, parts=n))
     worst = 0.0
@@ -90,7 +89,8 @@ def alone(folder: pathlib.Path, number: int) -> None:
     train(folder, "alone", "default")
     variables, metrics = replicas.run(tf.distribute.get_strategy(), CASE, 6)
     np.savez(folder / "alone.npz", *variables)
-    (folder / "alone.json").write_text(json.dumps([{k: np.asarray(v).tolist() for k, v in m.items()} for m in metrics]))  # fmt: skip
+    plain = [{key: value.tolist() for key, value in m.items()} for m in metrics]
+    (folder / "alone.json").write_text(json.dumps(plain))
 
 
 def several(folder: pathlib.Path, number: int) -> None:
@@ -105,8 +105,10 @@ def several(folder: pathlib.Path, number: int) -> None:
     ]
     report["steps"] = replicas.difference((variables, metrics), replicas.run(strategy, CASE, 6))
     if count == 2:
-        found = {name: collective_count.count(strategy, name, 6) for name in collective_count.AGGREGATORS}
-        report["all_reduces"] = {name: [sizes, dataclasses.asdict(setting)] for name, (sizes, setting) in found.items()}
+        report["all_reduces"] = {}
+        for name in collective_count.AGGREGATORS:
+            sizes, setting = collective_count.count(strategy, name, 6)
+            report["all_reduces"][name] = [sizes, dataclasses.asdict(setting)]
     if count == 3:
         report["read"] = tasks_read(folder)
         for name, params in {

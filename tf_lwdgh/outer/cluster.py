@@ -23,7 +23,7 @@ from tf_lwdgh import config
 
 JOBS = ("chief", "worker")
 # What the gRPC layer and the coordination service say of the process that is lost.
-_PEER = re.compile(r"(?:remote target|reported from:?|heartbeats\):) /job:(\w+)(?:/replica:\d+)?/task:(\d+)")
+_PEER = re.compile(r"(?:remote target|reported from) /job:(\w+)(?:/replica:\d+)?/task:(\d+)")
 _LOST = (
     tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError,
     tf.errors.FailedPreconditionError,
