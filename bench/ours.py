@@ -17,12 +17,14 @@ import tensorflow as tf
 
 from bench import worker, workloads
 from tf_lwdgh.aggregators import LWDGH, Mean
+from tf_lwdgh.aggregators.conflict_report import ConflictReport
 from tf_lwdgh.aggregators.explore_exploit import ExploreExploit
 from tf_lwdgh.learners import MAML
 from tf_lwdgh.learners.context import Context
 from tf_lwdgh.learners.inner_loop import InnerLoop
 from tf_lwdgh.learners.meta_parameters import MetaParameters
 from tf_lwdgh.networks import backbones
+from tf_lwdgh.outer import strategies
 from tf_lwdgh.outer.meta_step import MetaStep, OuterLoop
 from tf_lwdgh.outer.outer_gradients import outer_gradients
 from tf_lwdgh.outer.task_execution import MODES, TaskExecution
@@ -42,6 +44,17 @@ class Ours:
     def __init__(
         self, w: workloads.Workload, arrays: worker.Arrays, args: argparse.Namespace
     ) -> None:
+        strategy = strategies.make("multi_worker" if args.multi_worker else "default")
+        with strategy.scope():
+            self._build(w, args, strategy.num_replicas_in_sync)
+        self.model = self.parameters.model
+        for name, variable in zip(self.model.names, self.model.variables):
+            variable.assign(arrays[f"w:{name}"])
+        names = ("support_x", "support_y", "query_x", "query_y")
+        self.episodes = Episode(*(tf.constant(arrays[name]) for name in names))
+        self.steps = 0
+
+    def _build(self, w: workloads.Workload, args: argparse.Namespace, replicas: int) -> None:
         keras_model = self._model(w, args)
         self.execution = TaskExecution(args.mode, args.parallel_tasks, args.xla)
         loop = InnerLoop(
@@ -54,16 +67,11 @@ class Ours:
             aggregator=aggregator,
             explore=explore,
             optimizer=keras.optimizers.Adam(0.001),
-            settings=OuterLoop(meta_batch_size=w.tasks),
+            settings=OuterLoop(meta_batch_size=w.tasks * replicas),
             seed=0,
             execution=self.execution,
+            report=ConflictReport(cosines=not args.without_cosines),
         )
-        self.model = self.parameters.model
-        for name, variable in zip(self.model.names, self.model.variables):
-            variable.assign(arrays[f"w:{name}"])
-        names = ("support_x", "support_y", "query_x", "query_y")
-        self.episodes = Episode(*(tf.constant(arrays[name]) for name in names))
-        self.steps = 0
 
     @staticmethod
     def _model(w: workloads.Workload, args: argparse.Namespace):
@@ -110,6 +118,8 @@ if __name__ == "__main__":
     parser.add_argument("--plain", action="store_true", help="differentiate plain operations")
     parser.add_argument("--memory", default="store", choices=("store", "recompute"))
     parser.add_argument("--aggregator", default="lwdgh", choices=tuple(AGGREGATORS))
+    parser.add_argument("--multi_worker", action="store_true", help="one process of those in TF_CONFIG")
+    parser.add_argument("--without_cosines", action="store_true", help="report none")
     parser.add_argument("--mode", default="map", choices=MODES, help="how the tasks run")
     parser.add_argument("--parallel_tasks", type=int, help="tasks at once")
     parser.add_argument("--xla", action="store_true", help="compile each task")

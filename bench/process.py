@@ -31,6 +31,7 @@ class Command:
       flags: its own flags.
       keep_memory: tell the allocator to keep what is freed.
       cores: how many it may use; None: all that this process may.
+      env: further variables of its environment.
     """
 
     python: str
@@ -38,11 +39,13 @@ class Command:
     flags: tuple[str, ...] = ()
     keep_memory: bool = False
     cores: int | None = None
+    env: tuple[tuple[str, str], ...] = ()
 
     def start(self, workload: str, arrays: str, dtype: str, log: str) -> Process:
         """Starts it; its messages are appended to the file `log`."""
         line = [self.python, "-m", self.module, "--workload", workload, "--arrays", arrays]
         env = os.environ | (KEEP_MEMORY if self.keep_memory else {}) | {"PYTHONPATH": str(ROOT)}
+        env |= dict(self.env)
         line += ["--dtype", dtype, *self.flags]
         if self.cores:
             chosen = sorted(os.sched_getaffinity(0))[: self.cores]

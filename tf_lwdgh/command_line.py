@@ -17,7 +17,7 @@ from absl import flags
 
 from tf_lwdgh import disk_faults
 
-USER_ERROR, DIVERGED, DISK_FAULT, INTERRUPTED = 2, 3, 4, 130
+USER_ERROR, DIVERGED, DISK_FAULT, WORKER_LOST, INTERRUPTED = 2, 3, 4, 5, 130
 _ADVICE = "Nothing kept before is lost: once it can be written, the same command goes on."
 PARENT = "TF_LWDGH_PARENT"  # environment: the process with which this one stops
 _GIN_TRACE = re.compile(r"\n\s*In call to configurable.*", re.DOTALL)
@@ -65,6 +65,9 @@ def clean_errors(program: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         fail(program, "interrupted", INTERRUPTED)
+    except ConnectionAbortedError as error:  # another process of the run is gone
+        _print_failure(program, str(error))
+        os._exit(WORKER_LOST)  # TensorFlow's own end would wait for it
     except Exception as error:
         found = _mendable(error)
         if found is None:
@@ -108,11 +111,15 @@ def _leave(*_) -> None:
 def fail(program: str, message: str, code: int) -> None:
     """Prints a message on standard error and leaves."""
     try:
-        sys.stdout.flush()
-        print(f"{program}: {_GIN_TRACE.sub('', message).strip()}", file=sys.stderr, flush=True)
+        _print_failure(program, message)
     except OSError:  # they go to a file on the disk that is full; the code still tells
         os._exit(code)
     sys.exit(code)
+
+
+def _print_failure(program: str, message: str) -> None:
+    sys.stdout.flush()
+    print(f"{program}: {_GIN_TRACE.sub('', message).strip()}", file=sys.stderr, flush=True)
 
 
 def require_flag(name: str, value: object, example: str) -> None:

@@ -21,8 +21,11 @@ Examples:
 A run folder holds config.gin, operative.gin, metrics.jsonl, checkpoints/, best/ and tensorboard/:
     tensorboard --logdir=runs
 
+With Experiment.strategy = 'multi_worker' several processes share a run: docs/scaling.md.
+
 Exit codes: 0 done or stopped and saved, 2 something to mend in the settings or data, 3 diverged,
-4 the disk is full or cannot be written (the same command goes on then), 130 interrupted.
+4 the disk is full or cannot be written (the same command goes on then), 5 another process of the run
+is gone (start all of them again), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -76,28 +79,31 @@ def train(
       ValueError: a setting is wrong.
       FileNotFoundError: a file or the data set is not there.
       TrainingDiverged: the loss was not finite.
+      WorkerLost: another process of the run is gone.
     """
     command_line.require_flag("gin_file", gin_files, _EXAMPLE)
     command_line.start_tensorflow()
     from tf_lwdgh import config
+    from tf_lwdgh.outer.cluster import losses_said
     from tf_lwdgh.outer.meta_step import OuterLoop
     from tf_lwdgh.outer.task_execution import TaskExecution
     from tf_lwdgh.outer.threads import Threads
     from tf_lwdgh.runs.config import TrainerConfig
     from tf_lwdgh.runs.experiment import Experiment, refuse_idle_bindings
-    from tf_lwdgh.runs.run_lock import run_lock
+    from tf_lwdgh.runs.shared_folder import held_for_all
     from tf_lwdgh.runs.trainer import Trainer
 
     run_dir = run_dir or os.path.join("runs", "-".join(map(_stem, gin_files)))
     config.parse(gin_files, gin_params)
     Threads().apply(TaskExecution().at_once(OuterLoop().meta_batch_size))
-    assembly = Experiment().build(data_dir)
-    settings, _ = TrainerConfig(), assembly.meta_step
-    refuse_idle_bindings(gin_params)
-    with run_lock(run_dir):
-        trainer = Trainer(assembly, run_dir, settings)
-        at = trainer.run(stop=command_line.stop_on_signal(), profile=profile)
-    if at.best_step:
+    with losses_said():
+        assembly = Experiment().build(data_dir)
+        settings, _ = TrainerConfig(), assembly.meta_step
+        refuse_idle_bindings(gin_params)
+        with held_for_all(run_dir, assembly.workers):
+            trainer = Trainer(assembly, run_dir, settings)
+            at = trainer.run(stop=command_line.stop_on_signal(), profile=profile)
+    if at.best_step and assembly.workers.is_chief:
         print(
             f"best validation accuracy {100 * at.best_accuracy:.2f} % at step {at.best_step}\n"
             f"evaluate:    python -m tf_lwdgh.evaluate --run_dir={run_dir} --data_dir={data_dir}\n"

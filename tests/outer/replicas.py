@@ -1,4 +1,4 @@
-"""Runs meta-steps on one and on two CPU replicas and prints the largest differences as JSON.
+"""Runs meta-steps on one and on several CPU replicas and prints the largest differences as JSON.
 
 A program of its own, since the number of logical devices is fixed when TensorFlow starts.
 """
@@ -30,25 +30,23 @@ CASES = {  # learner, aggregator, explore-exploit, sharpness of the outer loop
         CoupledCentres(), LWDGH(scale="relative", unit="layer"), ExploreExploit(p_max=0.5), 0.1
     ),
 }  # fmt: skip
+REPLICAS = {"own": (2, 4), "lwdgh_ee": (2,), "coupled_sharp": (2,)}
 N_TASKS, STEPS = 4, 4
 
 
-def episodes(step: int) -> Episode:
+def episodes(step: int, n_tasks: int = N_TASKS) -> Episode:
     r = np.random.default_rng(step)
-    labels = np.tile(np.repeat(np.arange(3, dtype=np.int32), 2), (N_TASKS, 1))
-    images = [r.normal(size=(N_TASKS, 6, 8, 8, 1)) + labels[..., None, None, None] for _ in "sq"]
+    labels = np.tile(np.repeat(np.arange(3, dtype=np.int32), 2), (n_tasks, 1))
+    images = [r.normal(size=(n_tasks, 6, 8, 8, 1)) + labels[..., None, None, None] for _ in "sq"]
     return Episode(images[0], labels, images[1], labels)
 
 
-def run(replicas: int, name: str) -> tuple[list[np.ndarray], list[dict]]:
-    strategy = tf.distribute.get_strategy()
-    if replicas > 1:
-        strategy = tf.distribute.MirroredStrategy(
-            [f"CPU:{i}" for i in range(replicas)],
-            cross_device_ops=tf.distribute.ReductionToOneDevice(),
-        )
-    keras.utils.set_random_seed(0)
+def run(
+    strategy: tf.distribute.Strategy, name: str, n_tasks: int = N_TASKS
+) -> tuple[list[np.ndarray], list[dict]]:
+    """The variables after some steps of Adam, in float64, and each step's metrics."""
     learner, aggregator, explore, sharpness = CASES[name]
+    keras.utils.set_random_seed(0)
     with strategy.scope():
         model = convnet4(
             image_size=8, channels=1, n_way=3, filters=3, blocks=2, dtype="float64", fused=False
@@ -60,16 +58,16 @@ def run(replicas: int, name: str) -> tuple[list[np.ndarray], list[dict]]:
             explore=explore,
             optimizer=keras.optimizers.Adam(0.01),
             settings=OuterLoop(
-                meta_batch_size=N_TASKS, steps_per_epoch=2, epochs=4, sharpness=sharpness
+                meta_batch_size=n_tasks, steps_per_epoch=2, epochs=4, sharpness=sharpness
             ),
             seed=0,
         )
     history = []
     for s in range(STEPS):
-        everything = episodes(s)
-        share = N_TASKS // replicas
+        everything = episodes(s, n_tasks)
 
-        def mine(context, everything=everything, share=share):
+        def mine(context, everything=everything):
+            share = n_tasks // context.num_replicas_in_sync
             start = context.replica_id_in_sync_group * share
             return Episode(*(tf.constant(x[start : start + share]) for x in everything))
 
@@ -79,22 +77,31 @@ def run(replicas: int, name: str) -> tuple[list[np.ndarray], list[dict]]:
     return [v.numpy() for v in (*model.variables, *parameters.own.values())], history
 
 
+def difference(one: tuple, other: tuple) -> dict:
+    """The largest of two runs, in the variables and in the metrics, and when the second explored."""
+    (weights_one, metrics_one), (weights, metrics) = one, other
+    return {
+        "weights": max(float(np.abs(a - b).max()) for a, b in zip(weights_one, weights, strict=True)),
+        "metrics": max(
+            float(np.abs(a[key] - b[key]).max()) for a, b in zip(metrics_one, metrics) for key in a
+        ),
+        "flags": [float(m.get("explore/flag", -1)) for m in metrics],
+    }
+
+
 def main() -> None:
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})  # slower than the steps
     cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 4)
     report = {}
-    for name in CASES:
-        (one, metrics_one), (two, metrics_two) = run(1, name), run(2, name)
-        report[name] = {
-            "weights": max(float(np.abs(a - b).max()) for a, b in zip(one, two)),
-            "metrics": max(
-                float(np.abs(a[key] - b[key]).max())
-                for a, b in zip(metrics_one, metrics_two)
-                for key in a
-            ),
-            "flags": [float(m.get("explore/flag", -1)) for m in metrics_two],
-        }
+    for name, counts in REPLICAS.items():
+        alone = run(tf.distribute.get_strategy(), name)
+        for replicas in counts:
+            strategy = tf.distribute.MirroredStrategy(
+                [f"CPU:{i}" for i in range(replicas)],
+                cross_device_ops=tf.distribute.ReductionToOneDevice(),
+            )
+            report[f"{name} on {replicas}"] = difference(alone, run(strategy, name))
     json.dump(report, sys.stdout)
 
 

@@ -28,5 +28,5 @@ def test_a_mirrored_run_that_was_stopped_logs_the_losses_of_a_run_on_one_device(
 
 
 def test_unknown_strategies_are_refused():
-    with pytest.raises(ValueError, match="must be one of default, mirrored. Received: .* = 'tpu'"):
+    with pytest.raises(ValueError, match="must be one of default, mirrored, multi_worker. Received: .* = 'tpu'"):
         strategies.make("tpu")

@@ -46,9 +46,11 @@ class GradDrop(Aggregator):
         self.require("leak", 0 <= self.leak <= 1, "must be in [0, 1]")
 
     def __call__(self, tasks: TaskGradients, clock: Clock) -> Aggregated:
-        positive = tasks.collective.sum([tf.reduce_sum(tf.nn.relu(g), 0) for g in tasks.rows])
-        negative = tasks.collective.sum([tf.reduce_sum(tf.nn.relu(-g), 0) for g in tasks.rows])
-        keys = self._keys(clock, len(positive))
+        count = len(tasks.rows)
+        parts = [tf.reduce_sum(tf.nn.relu(s * g), 0) for s in (1, -1) for g in tasks.rows]
+        parts = tasks.collective.sum(parts)
+        positive, negative = parts[:count], parts[count:]
+        keys = self._keys(clock, count)
         signs = [self._pick(*parts) for parts in zip(positive, negative, keys)]
         kept = (1 - self.leak) / tf.cast(tasks.n_tasks, tasks.rows[0].dtype)
         update = [self.leak * mean + kept * sign for mean, sign in zip(tasks.mean, signs)]

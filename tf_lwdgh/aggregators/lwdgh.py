@@ -77,14 +77,14 @@ class LWDGH(Aggregator):
         """[U, K]; where a gradient or the mean is 0 the cosine counts as 0."""
         if self.index == "gci" and self.scale == "absolute":
             return tasks.gci
-        norms = tasks.collective.gather(tf.stack([rows.norms for rows in tasks.unit_rows]))
-        values = self._parts(tasks, norms)
+        values = self._parts(tasks)
         if self.scale == "absolute":
             return values
-        return tf.math.divide_no_nan(values, tf.reduce_mean(norms, -1, keepdims=True))
+        return tf.math.divide_no_nan(values, tf.reduce_mean(tasks.norms, -1, keepdims=True))
 
-    def _parts(self, tasks: TaskGradients, norms: tf.Tensor) -> tf.Tensor:
-        """The index of norms [U, K] and GCI."""
+    def _parts(self, tasks: TaskGradients) -> tf.Tensor:
+        """The index of norms and GCI, each [U, K]."""
+        norms = tasks.norms
         if self.index in _ON_THE_NORMS_SCALE:
             return tasks.gci if self.index == "gci" else norms
         zero = tf.equal(norms, 0)

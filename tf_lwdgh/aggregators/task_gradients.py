@@ -90,6 +90,11 @@ class TaskGradients:
         return trees.measured_units(self.mean, self.units)
 
     @_once
+    def norms(self) -> tf.Tensor:
+        """The norm of every task's gradient in every unit: [U, K]."""
+        return self.collective.gather(tf.stack([rows.norms for rows in self.unit_rows]))
+
+    @_once
     def gci(self) -> tf.Tensor:
         """The Gradient Conflict Index of every task in every unit: [U, K]."""
         pairs = zip(self.unit_rows, self.unit_means)
@@ -104,26 +109,19 @@ class TaskGradients:
         With R replicas the rows of one replica after the other are sent to all, so that no replica ever
         holds those of more than two: R all-reduces of T times the gradient's size.
         """
-        matrices, scales = [], []
-        for rows in self.unit_rows:
-            matrix, scale = self._gram_of(rows)
-            matrices.append(matrix)
-            scales.append(scale)
-        return Gram(tf.stack(matrices), tf.stack(scales))
-
-    def _gram_of(self, rows: Measured) -> tuple[tf.Tensor, tf.Tensor]:
-        scale = tf.reduce_max(self.collective.gather(rows.norms))
-        unit = tf.math.divide_no_nan(rows.vectors, scale)
-        mine = tf.cast(unit, tf.float64)
-        if self.collective.size == 1:
-            matrix = tf.matmul(mine, mine, transpose_b=True)
-        else:
-            blocks = [
-                tf.matmul(tf.cast(theirs, tf.float64), mine, transpose_b=True)
-                for theirs in self.collective.in_turn(unit)
-            ]
-            matrix = self.collective.gather(tf.concat(blocks, 0))
-        return 0.5 * (matrix + tf.transpose(matrix)), tf.cast(scale, tf.float64)
+        scale = tf.reduce_max(self.norms, -1)
+        rows = [
+            tf.math.divide_no_nan(r.vectors, s)
+            for r, s in zip(self.unit_rows, tf.unstack(scale, num=len(self.units)))
+        ]
+        mine = [tf.cast(r, tf.float64) for r in rows]
+        blocks = [
+            tf.stack([tf.matmul(tf.cast(t, tf.float64), m, transpose_b=True) for t, m in zip(theirs, mine)])
+            for theirs in self.collective.in_turn(rows)
+        ]
+        matrix = self.collective.gather(tf.concat(blocks, 1))  # [U, K, T] -> [U, K, K]
+        symmetric = 0.5 * (matrix + tf.linalg.matrix_transpose(matrix))
+        return Gram(symmetric, tf.cast(scale, tf.float64))
 
     def weighted(self, weights: tf.Tensor) -> Tensors:
         """Σ_k weights[u, k] g_k in each unit u, over all replicas; the mean where there is no unit.

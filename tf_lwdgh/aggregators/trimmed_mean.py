@@ -45,7 +45,8 @@ class TrimmedMean(Aggregator):
     def __call__(self, tasks: TaskGradients, clock: Clock) -> Aggregated:
         if isinstance(tasks.n_tasks, int):
             self.check(tasks.n_tasks)
-        everyone = [tf.concat(tasks.collective.in_turn(g), 0) for g in tasks.rows]
+        turns = tasks.collective.in_turn(tasks.rows)
+        everyone = [tf.concat(g, 0) for g in zip(*turns)]
         return Aggregated(tasks.or_mean([self._middle(g) for g in everyone]), {}, {})
 
     def _middle(self, rows: tf.Tensor) -> tf.Tensor:

@@ -18,14 +18,17 @@ class Batches:
     What fails within tf.data says neither file nor class; but which images a batch holds depends on its
     number alone, so that they can be looked through once it has failed.
 
-    Args:
+    Attributes:
       dataset: of batched Episode.
+
+    Args:
+      dataset: see above.
       check: is given the number of a batch that failed, and raises an error that names the cause if it
         finds it among the batch's images.
     """
 
     def __init__(self, dataset: Any, check: Callable[[int], None]) -> None:
-        self._dataset, self._check = dataset, check
+        self.dataset, self._check = dataset, check
 
     def __iter__(self) -> Iterator[Episode]:
         """The batches.
@@ -34,7 +37,7 @@ class Batches:
           ValueError: an image is damaged or can't be decoded; the message names file, class and record.
           OSError: a file can't be read.
         """
-        iterator = iter(self._dataset)
+        iterator = iter(self.dataset)
         for number in itertools.count():
             try:
                 batch = next(iterator)
@@ -48,7 +51,7 @@ class Batches:
     @property
     def element_spec(self) -> Episode:
         """Of one batch."""
-        return self._dataset.element_spec
+        return self.dataset.element_spec
 
     def take(self, count: int) -> Batches:
         """The first so many."""
@@ -56,7 +59,7 @@ class Batches:
 
     def through(self, change: Callable[[Any], Any]) -> Batches:
         """The same batches, from what `change` makes of their tf.data.Dataset."""
-        return Batches(change(self._dataset), self._check)
+        return Batches(change(self.dataset), self._check)
 
 
 def check_batch(

@@ -79,6 +79,8 @@ def meta_batches(
     seed: int,
     start_step: int = 0,
     end_step: int | None = None,
+    tasks: range | None = None,
+    parts: int = 1,
     augment: bool = False,
     label_noise: LabelNoise | None = None,
     pipeline_config: PipelineConfig | None = None,
@@ -92,14 +94,16 @@ def meta_batches(
       seed: any integer.
       start_step: the first step; a resumed run gives the one it stopped at.
       end_step: one past the last step; None for no end.
+      tasks: which tasks of every step are made, without gaps; None: all T.
+      parts: in how many elements of the Dataset a step's tasks come, one after the other.
       augment: whether to apply the source's ImageConfig augmentation.
       label_noise: which support labels are wrong; None: none.
       pipeline_config: threads and buffers.
 
     Returns:
       Episodes: images [T, N*K, S, S, C] and [T, N*Q, S, S, C] float32, labels
-      [T, N*K] and [T, N*Q] int32, all shapes static. Tasks of varying shape: RaggedTensors, of
-      which the second axis is ragged.
+      [T, N*K] and [T, N*Q] int32, all shapes static; T is len(tasks)/parts where those are given. Tasks of
+      varying shape: RaggedTensors, of which the second axis is ragged.
 
     Raises:
       ValueError: the split cannot fill such tasks, or a number breaks its rule; or labels are to be
@@ -110,16 +114,24 @@ def meta_batches(
         raise ValueError(NO_NOISE.format(label_noise.share_of_labels))
     _require("meta_batch_size", meta_batch_size, 1)
     _require("start_step", start_step, 0)
+    wanted = range(meta_batch_size) if tasks is None else tasks
+    if not wanted or wanted.step != 1 or not 0 <= wanted.start < wanted.stop <= meta_batch_size:
+        raise ValueError(
+            f"tasks must be some of the {meta_batch_size} of a step, without gaps. Received: {tasks!r}."
+        )
+    if parts < 1 or len(wanted) % parts:
+        raise ValueError(f"parts must divide the {len(wanted)} tasks. Received: {parts!r}.")
     if end_step is not None:
         _require("end_step", end_step, start_step)
     episodes.check(source.spec, source.split, episode_config)
-    first = start_step * meta_batch_size
-    last = _FOREVER if end_step is None else end_step * meta_batch_size
-    tasks = tf.data.Dataset.range(first, last)
+    first = start_step * len(wanted)
+    last = _FOREVER if end_step is None else end_step * len(wanted)
+    numbers = tf.data.Dataset.range(first, last)
     augments = augment and source.config.augments
 
     def place_of(number: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"step": number // meta_batch_size, "task": number % meta_batch_size}
+        nth = number % len(wanted)
+        return {"step": number // len(wanted), "task": wanted.start + nth}
 
     def draw(number: tf.Tensor) -> EpisodeIndices:
         place = place_of(number)
@@ -136,8 +148,8 @@ def meta_batches(
         wrong = label_noise.apply(episode.support_labels, episode_config.n_way, key)
         return episode._replace(support_labels=wrong)
 
-    dataset = _batched(tasks, make, meta_batch_size, True, pipeline_config, varies)
-    return _named(dataset, source, tasks, meta_batch_size, draw)
+    dataset = _batched(numbers, make, len(wanted) // parts, True, pipeline_config, varies)
+    return _named(dataset, source, numbers, len(wanted), draw)
 
 
 def evaluation_tasks(
@@ -147,13 +159,14 @@ def evaluation_tasks(
     seed: int,
     n_tasks: int,
     batch_size: int,
+    tasks: range | None = None,
     pipeline_config: PipelineConfig | None = None,
 ) -> Batches:
-    """Tasks 0 to n_tasks - 1 of step 0, never augmented: those of `task_lists.draw`.
+    """Tasks 0 to n_tasks - 1 of step 0, or those of `tasks`, never augmented: those of `task_lists.draw`.
 
     Returns:
       Episodes as of `meta_batches` with T = batch_size. Where batch_size does not
-      divide n_tasks the last batch is smaller and T is not static.
+      divide their number the last batch is smaller and T is not static.
 
     Raises:
       ValueError: the split cannot fill such tasks, or a number breaks its rule.
@@ -169,10 +182,11 @@ def evaluation_tasks(
     def make(task: tf.Tensor) -> Episode:
         return build_episode(source, episode_config, draw(task))
 
-    tasks = tf.data.Dataset.range(n_tasks)
-    whole, varies = n_tasks % batch_size == 0, isinstance(episode_config, VariableEpisodes)
-    dataset = _batched(tasks, make, batch_size, whole, pipeline_config, varies)
-    return _named(dataset, source, tasks, batch_size, draw)
+    wanted = range(n_tasks) if tasks is None else tasks
+    numbers = tf.data.Dataset.range(wanted.start, wanted.stop)
+    whole, varies = len(wanted) % batch_size == 0, isinstance(episode_config, VariableEpisodes)
+    dataset = _batched(numbers, make, batch_size, whole, pipeline_config, varies)
+    return _named(dataset, source, numbers, batch_size, draw)
 
 
 def listed_tasks(

@@ -15,6 +15,7 @@ from tf_lwdgh.aggregators.conflict_report import ConflictReport
 from tf_lwdgh.aggregators.explore_exploit import ExploreExploit
 from tf_lwdgh.aggregators.task_gradients import TaskGradients
 from tf_lwdgh.learners.meta_parameters import MetaParameters
+from tf_lwdgh.outer import optimizers
 from tf_lwdgh.outer.outer_gradients import Outcome, outer_gradients
 from tf_lwdgh.outer.task_execution import TaskExecution
 from tf_lwdgh.types import Aggregated, Clock, Episode, Meta, Tensors
@@ -123,6 +124,7 @@ class MetaStep(tf.Module):
         self.units = parameters.units(aggregator.unit)
         self.strategy = tf.distribute.get_strategy()
         self.traces = 0
+        optimizers.take_global_updates(optimizer)
         optimizer.build(parameters.variables_trained)
 
     @tf.function(autograph=False)
@@ -160,7 +162,7 @@ class MetaStep(tf.Module):
         metrics = self.report.measure(tasks, aggregated.gradients) | aggregated.metrics
         metrics |= {f"weights/{unit}": w for unit, w in aggregated.weights.items()}
         metrics |= self._update_metrics(aggregated.gradients)
-        self._apply(aggregated.gradients, collective)
+        self._apply(aggregated.gradients)
         self._average_statistics(outcome.statistics, collective)
         return metrics | self._task_metrics(outcome, collective)
 
@@ -197,15 +199,12 @@ class MetaStep(tf.Module):
         aggregated = self.aggregator(tasks, clock)
         return aggregated if self.explore is None else self.explore.over(aggregated, tasks, clock)
 
-    def _apply(self, update: Tensors, collective: Collective) -> None:
+    def _apply(self, update: Tensors) -> None:
         clip_value, clip_norm = self.settings.clip_value, self.settings.clip_norm
         if clip_value is not None:
             update = [tf.clip_by_value(g, -clip_value, clip_value) for g in update]
         if clip_norm is not None:
             update, _ = tf.clip_by_global_norm(update, clip_norm)
-        # The update is global already, and a Keras optimizer sums over the replicas once more.
-        if collective.size > 1:
-            update = [g / collective.size for g in update]
         self.optimizer.apply(update, self.parameters.variables_trained)
 
     def _average_statistics(self, statistics: Tensors, collective: Collective) -> None:

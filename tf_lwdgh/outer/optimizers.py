@@ -120,3 +120,14 @@ def build(name_or_class, rate: LearningRate, total_steps: int) -> keras.optimize
             f"Received: {optimizer!r}."
         )
     return optimizer
+
+
+def take_global_updates(optimizer: keras.optimizers.Optimizer) -> None:
+    """Lets an optimizer apply updates as they are: they range over all replicas already.
+
+    Of itself a Keras optimizer sums over the replicas first: another all-reduce of the gradient's size, and
+    R times the update.
+    """
+    if not hasattr(optimizer, "_all_reduce_sum_gradients"):
+        raise TypeError(f"{type(optimizer).__name__} is no optimizer of Keras's TensorFlow backend.")
+    optimizer._all_reduce_sum_gradients = lambda pairs: pairs

@@ -31,6 +31,7 @@ from tf_lwdgh.outer.evaluation import Evaluation
 from tf_lwdgh.outer.meta_step import MetaStep, OuterLoop
 from tf_lwdgh.outer.optimizers import LearningRate
 from tf_lwdgh.outer.task_execution import TaskExecution
+from tf_lwdgh.outer.workers import Workers
 from tf_lwdgh.runs.config import TrainerConfig  # noqa: F401  (a run's config.gin binds it)
 
 CONFIG_FILE = "config.gin"
@@ -38,6 +39,8 @@ _HOW_ANY_WAY = (
     "A learner whose head starts every task at zero takes any number: {}.head = 'zero', where it has that "
     "setting; so do @ProtoMAML() and learners that compare with the support set, such as @PrototypicalNetwork()."
 )
+_ONE_COMMAND = "Each runs the same command, on data of its own or shared."
+_ONE_DEVICE = "Experiment.strategy = 'default'"
 _FOR_LATER = ("Evaluation.", "Threads.", "TrainerConfig.")  # used by one program and not another
 
 
@@ -56,8 +59,8 @@ class Experiment:
       seed: of the initial weights, the training tasks and all random draws of the meta-step.
       episodes: training and validation tasks that vary in ways and shots, @VariableEpisodes(); None: all of
         the shape that EpisodeConfig says.
-      strategy: 'default' (one device) or 'mirrored' (a copy of the model on each GPU, the tasks of a
-        meta-batch shared out evenly).
+      strategy: 'default' (one device), 'mirrored' (a copy of the model on each GPU, the tasks of a
+        meta-batch shared out evenly) or 'multi_worker' (the same over several processes; docs/scaling.md).
     """
 
     backbone: Callable[..., keras.Model] = convnet4
@@ -130,6 +133,9 @@ class Experiment:
         for split in splits if spec is not None else ():
             episodes.check(spec, split, self.episodes or episode)
         outer, strategy = OuterLoop(), strategies.make(self.strategy)
+        workers = Workers(strategy)
+        fingerprint = "" if spec is None else spec.fingerprint
+        workers.agree({"gin settings": config.full_text(), "data set": fingerprint}, _ONE_COMMAND)
         if outer.meta_batch_size % strategy.num_replicas_in_sync:
             raise ValueError(
                 "OuterLoop.meta_batch_size must be a multiple of the replicas, of which there are "
@@ -157,6 +163,7 @@ class Experiment:
             keras_model=model,
             parameters=parameters,
             strategy=strategy,
+            workers=workers,
         )
 
 
@@ -195,6 +202,7 @@ class Assembly:
       keras_model: the backbone with its initial weights.
       parameters: all that the outer loop trains: the backbone's variables and the learner's own.
       strategy: the devices it is on.
+      workers: the processes that share it.
     """
 
     experiment: Experiment
@@ -209,6 +217,7 @@ class Assembly:
     keras_model: keras.Model
     parameters: MetaParameters
     strategy: tf.distribute.Strategy
+    workers: Workers
 
     @property
     def learner(self) -> Learner:
@@ -313,6 +322,8 @@ class Assembly:
 def parse_run(run_dir: str | os.PathLike[str], gin_params: Sequence[str] = ()) -> None:
     """Reads the settings that a run was trained with, and then single bindings.
 
+    On whatever devices it was trained, it is looked at on one.
+
     Raises:
       FileNotFoundError: there is no such run.
       ValueError: a binding is wrong.
@@ -323,7 +334,7 @@ def parse_run(run_dir: str | os.PathLike[str], gin_params: Sequence[str] = ()) -
             f"--run_dir must be a folder that `python -m tf_lwdgh.train` wrote, with a {CONFIG_FILE} "
             f"in it. Received: {os.fspath(run_dir)!r}."
         )
-    config.parse([os.path.abspath(path)], gin_params)
+    config.parse([os.path.abspath(path)], [_ONE_DEVICE, *gin_params])
 
 
 def from_run(

@@ -8,7 +8,7 @@ from typing import Any
 # Bindings that change no number that is trained or logged under a step. ConflictReport.cosines says
 # whether some are logged at all; ConflictReport.threshold changes them.
 HARMLESS = (
-    "PipelineConfig.", "Evaluation.", "Threads.", "TrainerConfig.keep_checkpoints",
+    "PipelineConfig.", "Evaluation.", "Threads.", "MultiWorker.", "TrainerConfig.keep_checkpoints",
     "TaskExecution.parallel_tasks", "InnerLoop.memory", "ConflictReport.cosines",
 )  # fmt: skip
 LENGTH = "OuterLoop.epochs"

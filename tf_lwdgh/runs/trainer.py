@@ -2,15 +2,18 @@
 
 A window ends at every step where something is logged, saved or judged. Those steps depend on the step
 number alone, so that a run that was killed and goes on logs the very lines of one that was not.
+
+Where several processes share a run, all go through the same steps and windows; the first alone writes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TextIO
 
 import tensorflow as tf
 
@@ -28,6 +31,7 @@ from tf_lwdgh.runs.validation import Validation
 from tf_lwdgh.types import Episode
 
 OPERATIVE_FILE = "operative.gin"
+_SHARED_FOLDER = "--run_dir must be one folder that all of them see."
 _log = logging.getLogger(__name__)
 
 
@@ -60,7 +64,7 @@ class Trainer:
 
     Raises:
       ValueError: the folder holds a run with other settings or another data set, or no whole
-        checkpoint though there are some.
+        checkpoint though there are some; or not all processes see the same checkpoint.
     """
 
     def __init__(
@@ -68,7 +72,7 @@ class Trainer:
     ) -> None:
         self.assembly, self.run_dir = assembly, os.fspath(run_dir)
         self.settings = settings or TrainerConfig()
-        self.meta_step = assembly.meta_step
+        self.meta_step, self.workers = assembly.meta_step, assembly.workers
         self.last = checkpoints.of_run(run_dir, keep=self.settings.keep_checkpoints)
         self.best = checkpoints.of_run(run_dir, "best", keep=1)
         self._model_state = checkpoints.meta_variables(assembly.parameters)
@@ -76,6 +80,7 @@ class Trainer:
         self._state = {**self._model_state, "optimizer": slots}
         self._gin_settings = config.settings()
         self.at = self._restore()
+        self.workers.agree({"checkpoint to go on from": str(self.at)}, _SHARED_FOLDER)
         self._since_histogram: list[readback.Arrays] = []
 
     def run(
@@ -95,11 +100,9 @@ class Trainer:
         """
         total = self.assembly.total_steps
         profiled = choose_steps(self.at.step, total) if profile else range(0)
-        progress = progress or Progress(
-            total=total,
-            done=self.at.step,
-            tasks_per_step=self.assembly.outer.meta_batch_size,
-        )
+        if not self.workers.is_chief:
+            profiled, progress = range(0), self._progress(open(os.devnull, "w"))  # noqa: SIM115
+        progress = progress or self._progress()
         if self.at.step >= total:
             progress.note(
                 f"{self.run_dir}: all {total} steps are done; nothing is left to train. More epochs: "
@@ -109,10 +112,26 @@ class Trainer:
         validation = self._validation()
         batches = self._training_batches()
         profiler = Profiler(self.run_dir, profiled, progress.note)
-        with summaries.RunLog(self.run_dir, resumed_at=self.at.step) as log, progress, profiler:
-            self._introduce(log)
+        with self._log() as log, progress, profiler:
+            if log is not None:
+                self._introduce(log)
             self._loop(batches, validation, log, progress, profiler, stop)
+        self.workers.any(False)  # none leaves before all are done
         return self.at
+
+    def _progress(self, stream: TextIO | None = None) -> Progress:
+        return Progress(
+            total=self.assembly.total_steps,
+            done=self.at.step,
+            tasks_per_step=self.assembly.outer.meta_batch_size,
+            stream=stream,
+        )
+
+    def _log(self) -> contextlib.AbstractContextManager[summaries.RunLog | None]:
+        """The run's log, for the one process that writes; None for the others."""
+        if not self.workers.is_chief:
+            return contextlib.nullcontext()
+        return summaries.RunLog(self.run_dir, resumed_at=self.at.step)
 
     def _loop(self, batches, validation, log, progress, profiler, stop) -> None:
         clock = StepClock(self.assembly.outer.meta_batch_size)
@@ -125,7 +144,7 @@ class Trainer:
                 with profiler.step(step):
                     window.append(self.meta_step(next(batches), tf.constant(step, tf.int64)))
                 progress.advance()
-                if first:
+                if first and log is not None:
                     self._write_operative()
                 if first or step in profiler.steps:  # leaves tracing and profile out of the speed
                     clock.start()
@@ -145,7 +164,7 @@ class Trainer:
                 loss=values["train/loss"],
                 accuracy=values["train/accuracy"],
             )
-            stopping = stop()
+            stopping = self.workers.any(stop())
             self._judge_and_save(
                 values, (window, start + 1), validation, log, progress, stopping=stopping
             )
@@ -157,10 +176,23 @@ class Trainer:
     def _judge_and_save(
         self, values, window, validation, log, progress, *, stopping: bool
     ) -> None:
-        step = self.at.step
-        judged = self._is_due(step, self._interval("validate_every"))
+        judged = self._is_due(self.at.step, self._interval("validate_every"))
         if judged:
             values.update(validation.judge())
+        better = judged and values["val/accuracy"] > self.at.best_accuracy
+        if better:
+            self.at.best_accuracy, self.at.best_step = values["val/accuracy"], self.at.step
+        if log is not None:
+            self._write(
+                values, window, validation, log, progress, judged=judged, better=better,
+                stopping=stopping,
+            )  # fmt: skip
+
+    def _write(
+        self, values, window, validation, log, progress, *, judged: bool, better: bool, stopping: bool
+    ) -> None:
+        step = self.at.step
+        if judged:
             self._draw(log, validation, *window)
             progress.note(
                 f"step {step}: validation accuracy {100 * values['val/accuracy']:.2f} ± "
@@ -170,8 +202,7 @@ class Trainer:
         if judged or step == self.assembly.total_steps:
             log.histograms(step, readback.histograms(self._since_histogram))
             self._since_histogram.clear()
-        if judged and values["val/accuracy"] > self.at.best_accuracy:
-            self.at.best_accuracy, self.at.best_step = values["val/accuracy"], step
+        if better:
             self.best.save(step, self._model_state, self._manifest())
         if judged:
             log.result(step, self._result(values))
@@ -221,19 +252,24 @@ class Trainer:
         }
 
     def _training_batches(self) -> Iterator[Episode]:
-        a = self.assembly
-        batches = pipeline.meta_batches(
-            a.source("train"),
-            a.shape,
-            meta_batch_size=a.outer.meta_batch_size,
-            seed=a.experiment.seed,
-            start_step=self.at.step,
-            end_step=a.total_steps,
-            augment=True,
-            label_noise=a.label_noise,
-            pipeline_config=a.pipeline,
-        )
-        return iter(strategies.distribute(a.strategy, batches))
+        a, source = self.assembly, self.assembly.source("train")
+
+        def batches(tasks: range, parts: int) -> tf.data.Dataset:
+            return pipeline.meta_batches(
+                source,
+                a.shape,
+                meta_batch_size=a.outer.meta_batch_size,
+                seed=a.experiment.seed,
+                start_step=self.at.step,
+                end_step=a.total_steps,
+                tasks=tasks,
+                parts=parts,
+                augment=True,
+                label_noise=a.label_noise,
+                pipeline_config=a.pipeline,
+            )
+
+        return iter(strategies.distribute(a.strategy, a.outer.meta_batch_size, batches))
 
     def _validation(self) -> Validation | None:
         """None where there is none; the settings say how often."""

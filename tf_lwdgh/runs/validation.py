@@ -6,7 +6,7 @@ import numpy as np
 
 from tf_lwdgh.data import pipeline, task_lists
 from tf_lwdgh.data.mixtures import Mixture
-from tf_lwdgh.outer.evaluation import Evaluator, evaluate, mean_and_interval
+from tf_lwdgh.outer.evaluation import EvaluationResult, Evaluator, evaluate, mean_and_interval
 from tf_lwdgh.runs.config import TrainerConfig
 from tf_lwdgh.runs.experiment import Assembly
 from tf_lwdgh.runs.pictures import Picture, episode_picture
@@ -15,7 +15,7 @@ _BATCH = 16
 
 
 class Validation:
-    """Judges the meta-parameters as they stand.
+    """Judges the meta-parameters as they stand. Several processes share the tasks out.
 
     Args:
       assembly: the experiment.
@@ -26,29 +26,42 @@ class Validation:
         self._n_way = assembly.episode.n_way
         self._evaluator = Evaluator(assembly.parameters, inner_steps=settings.val_inner_steps)
         drawn = {"seed": settings.val_seed, "n_tasks": settings.val_tasks}
+        self._workers, self._count = assembly.workers, settings.val_tasks
         self._tasks = pipeline.evaluation_tasks(
             assembly.source("val"),
             assembly.shape,
             **drawn,
             batch_size=_BATCH,
+            tasks=self._workers.share(self._count),
             pipeline_config=assembly.pipeline,
         )
         self._datasets: list[str] = []
         if isinstance(assembly.spec, Mixture):
             listed = task_lists.draw(assembly.spec, "val", assembly.shape, **drawn)
             self._datasets = listed.datasets(assembly.spec)
-        self._first = next(iter(self._tasks.take(1)))
+        self._first = next(iter(self._tasks.take(1)), None)
 
     def judge(self) -> dict[str, float]:
         """Accuracy, its 95 % interval and the loss over all tasks; accuracy on each set of a mixture."""
-        result = evaluate(self._evaluator, self._tasks, {}, datasets=self._datasets)
+        found = self._workers.judged(self._count, self._judge)
+        result = EvaluationResult(*found, {}, self._datasets)
         accuracy, interval = mean_and_interval(result.accuracies)
         loss = float(np.mean(result.losses))
         parts = {f"val/accuracy_{n}": part["accuracy"] for n, part in result.by_dataset.items()}
         return {"val/accuracy": accuracy, "val/interval95": interval, "val/loss": loss, **parts}
 
+    def _judge(self, tasks: range) -> tuple[np.ndarray, np.ndarray]:
+        """Accuracies and losses of this process's tasks."""
+        if not tasks:
+            return np.zeros(0), np.zeros(0)
+        result = evaluate(self._evaluator, self._tasks, {})
+        return result.accuracies, result.losses
+
     def picture(self, step: int) -> Picture | None:
-        """The first task with its predictions after so many meta-steps; None where shapes vary."""
+        """The first task with its predictions after so many meta-steps; None where shapes vary.
+
+        Only the first process has it.
+        """
         if self._first.varies:
             return None
         predictions = self._evaluator(self._first)["predictions"][0].numpy()

@@ -26,7 +26,6 @@ from tf_lwdgh.runs.experiment import Assembly
 from tf_lwdgh.runs.judge import WHICH, load_checkpoint
 from tf_lwdgh.types import Clock, Episode, stream_key
 
-_ONE_DEVICE = "Experiment.strategy = 'default'"  # whatever the run was trained on
 _PER_TASK = ("gradient_norms", "gci", "cosines", "weights")
 _PER_UNIT = ("update_norms", "mean_norms")
 
@@ -118,7 +117,7 @@ def probe(
     """
     _check_whole("steps", steps, least=1)
     _check_whole("seed", seed)
-    assembly = experiment.from_run(run_dir, [_ONE_DEVICE], data_dir=data_dir, splits=[split])
+    assembly = experiment.from_run(run_dir, data_dir=data_dir, splits=[split])
     step = _load(assembly, run_dir, which)
     stream = _stream(seed)
     batches = pipeline.meta_batches(
