@@ -304,7 +304,7 @@ def _batched(
     batch_size: int,
     drop_remainder: bool,
     pipeline_config: PipelineConfig | None,
-    varies: bool,
+    varies: bool = False,
 ) -> tf.data.Dataset:
     """Makes tasks in parallel, keeps their order, and batches them; ragged where their shape varies."""
     settings = pipeline_config or PipelineConfig()
