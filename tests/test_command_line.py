@@ -178,8 +178,8 @@ import sys, time
 from tf_lwdgh import command_line
 with command_line.clean_errors('p'):
     stop = command_line.stop_on_signal() if sys.argv[1] == 'saves' else lambda: False
-    print('at work', flush=True)
     try:
+        print('at work', flush=True)
         while True:
             time.sleep(0.01)
     finally:

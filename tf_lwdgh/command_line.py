@@ -187,9 +187,10 @@ def stop_on_signal() -> Callable[[], bool]:
     parent = os.environ.get(PARENT)
 
     def handler(number: int, _frame) -> None:
-        seen.append(number)
-        print("\nstopping at the end of this window; once more to stop at once", file=sys.stderr)
         signal.signal(signal.SIGINT, _leave)
+        seen.append(number)
+        # Not print: the signal may have come within one.
+        os.write(2, b"\nstopping at the end of this window; once more to stop at once\n")
 
     signal.signal(signal.SIGINT, handler)
     signal.signal(signal.SIGTERM, handler)

@@ -111,6 +111,13 @@ def test_damaged_archive_is_named(tmp_path, suffix):
     assert _everything(tmp_path) == [path.name]
 
 
+@pytest.mark.parametrize("content", [b"", b"\x1f\x8b\x08", b"\x1f\x8b\x08\x04\0\0\0\0\0\0"])
+def test_a_gzip_header_that_is_cut_is_named(tmp_path, content):
+    (tmp_path / "x.tgz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"x\.tgz cannot be unpacked"):
+        archives.unpack(tmp_path / "x.tgz", tmp_path / "out")
+
+
 def test_missing_and_unknown_sources_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no file or folder .*nowhere"):
         with archives.as_folder(tmp_path / "nowhere", beside=tmp_path / "out"):

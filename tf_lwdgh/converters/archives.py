@@ -32,6 +32,7 @@ _LONGEST = 1 << 20  # bytes of such a header
 _DAMAGE = (
     tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
     EOFError, OSError, RuntimeError, struct.error, UnicodeError, OverflowError,
+    TypeError, IndexError, KeyError,
 )  # fmt: skip
 
 
