@@ -15,11 +15,12 @@ from tf_lwdgh.learners import Learner
 from tf_lwdgh.learners.context import Context
 from tf_lwdgh.learners.inner_loop import InnerLoop
 from tf_lwdgh.learners.meta_parameters import MetaParameters
-from tf_lwdgh.networks import backbones
+from tf_lwdgh.networks import backbones, encoders
 from tf_lwdgh.serving.module import ServingModule
 
 SIZE, N_WAY, STEPS = 8, 4, 2
 IMAGES = ImageConfig(image_size=SIZE, normalisation="signed")
+NETWORKS = {"CSN": (encoders.adacnn, 2), "RelationNetwork": (backbones.convnet4, 1)}
 REQUIRED = {"Recon": {"layers": ("conv2", "head")}}  # settings that have no default of use
 
 
@@ -42,7 +43,8 @@ class Case:
     """One learner, in this process and as a SavedModel, served inductively."""
 
     def __init__(self, name: str, folder: str) -> None:
-        model = backbones.convnet4(image_size=SIZE, channels=3, n_way=N_WAY, filters=3, blocks=2)
+        backbone, blocks = NETWORKS.get(name, (backbones.convnet4, 2))
+        model = backbone(image_size=SIZE, channels=3, n_way=N_WAY, filters=3, blocks=blocks)
         self.parameters = MetaParameters(model, make(name))
         nudge(self.parameters.variables_trained)
         self.learner = dataclasses.replace(self.parameters.learner, batch_norm="inductive")

@@ -10,7 +10,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from tests.serving.exports import close, task
 from tf_lwdgh.serving import saved_models, warmup
@@ -27,7 +26,9 @@ MESSAGES = {  # of TensorFlow Serving's apis/: name -> fields (name, number, typ
 
 def prediction_log_class() -> type:
     """The message class, made of the fields above by protobuf itself."""
-    file = descriptor_pb2.FileDescriptorProto(name="log.proto", package="log", syntax="proto3")
+    protobuf = "google.protobuf."  # TensorFlow brings it
+    descriptors = pytest.importorskip(protobuf + "descriptor_pb2")
+    file = descriptors.FileDescriptorProto(name="log.proto", package="log", syntax="proto3")
     file.dependency.append(tf.make_tensor_proto(0).DESCRIPTOR.file.name)
     for name, fields in MESSAGES.items():
         message = file.message_type.add(name=name)
@@ -38,9 +39,10 @@ def prediction_log_class() -> type:
             made.type = 9 if kind == "string" else 11
             if kind != "string":
                 made.type_name = f".{kind}" if "." in kind else f".log.{kind}"
-    pool = descriptor_pool.Default()
+    pool = pytest.importorskip(protobuf + "descriptor_pool").Default()
     pool.AddSerializedFile(file.SerializeToString())
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("log.PredictionLog"))
+    messages = pytest.importorskip(protobuf + "message_factory")
+    return messages.GetMessageClass(pool.FindMessageTypeByName("log.PredictionLog"))
 
 
 def test_every_warm_up_request_is_one_that_the_model_answers(exported):

@@ -35,8 +35,10 @@ class Part:
         refuse_norms_of_keras(keras_model, f"The part {name!r}")
         self.variables = list(keras_model.trainable_variables)
         fixed = keras_model.non_trainable_variables
-        # Recurrent layers have seeds there too, of a dropout that they don't have.
         self._is_average = [v.dtype.startswith("float") for v in fixed]
+        # Recurrent layers have seeds there too, of a dropout that they don't have: values, since a graph
+        # that reads their variables could not be exported without them.
+        self._seeds = [None if yes else v.numpy() for v, yes in zip(fixed, self._is_average)]
         self.state_variables = [v for v, yes in zip(fixed, self._is_average) if yes]
         described = describe(keras_model, self.variables)
         self.names = [f"{name}/{d.name}" for d in described]
@@ -69,10 +71,7 @@ class Part:
         """
         end = self._offset + len(self.state_variables)
         params, averages = [own[name] for name in self.names], iter(state[self._offset : end])
-        fixed = [
-            next(averages) if yes else tf.convert_to_tensor(v)
-            for v, yes in zip(self._keras_model.non_trainable_variables, self._is_average)
-        ]
+        fixed = [next(averages) if seed is None else tf.constant(seed) for seed in self._seeds]
         with dropping(noise):
             outputs, fixed = self._keras_model.stateless_call(
                 params, fixed, inputs, training=training
