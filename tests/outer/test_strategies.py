@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tf_lwdgh.outer import strategies
+from tf_lwdgh.outer.workers import Workers
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -30,3 +31,15 @@ def test_a_mirrored_run_that_was_stopped_logs_the_losses_of_a_run_on_one_device(
 def test_unknown_strategies_are_refused():
     with pytest.raises(ValueError, match="must be one of default, mirrored, multi_worker. Received: .* = 'tpu'"):
         strategies.make("tpu")
+
+
+@pytest.mark.parametrize(("n", "count"), [(6, 3), (7, 3), (5, 8), (200, 3)])
+def test_things_are_shared_out_once_and_the_first_process_has_some(n, count):
+    shares = []
+    for index in range(count):
+        one = Workers(strategies.make("default"))
+        one.index, one.count = index, count
+        shares.append(one.share(n))
+    assert [i for share in shares for i in share] == list(range(n))
+    assert len(shares[0]) > 0
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1

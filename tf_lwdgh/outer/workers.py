@@ -40,8 +40,9 @@ class Workers:
         return self.index == 0
 
     def share(self, n: int) -> range:
-        """This process's part of n things: parts as even as they can be, in the order of the processes."""
-        return range(self.index * n // self.count, (self.index + 1) * n // self.count)
+        """This process's part of n things: as even as they can be, in order; the first has some."""
+        first, last = (-(-i * n // self.count) for i in (self.index, self.index + 1))
+        return range(first, last)
 
     def gather(self, values: np.ndarray) -> np.ndarray:
         """Each process's values [n], of one dtype and length everywhere: [count, n]."""
