@@ -123,7 +123,7 @@ def check_implicit(params, meta) -> None:
             for s in (h, -h)
         )
         curved = (up - down) / (2 * h) / params.learner.proximity
-        right = slopes(list(path[-1]), *one[2:])
+        right = slopes(list(path[-1]), *one[2:4])
         left = curved + np.concatenate([x.ravel() for x in solved.values()])
         norm = np.linalg.norm(right)
         assert np.linalg.norm(curved) > 0.1 * norm and np.linalg.norm(left - right) < 1e-4 * norm
