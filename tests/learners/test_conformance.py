@@ -227,6 +227,23 @@ CASES = {  # of several cases of a learner, the first is the one for what takes 
     "IMAML": Case(
         "IMAML", {"proximity": 100.0, "cg_steps": 4}, {"inner_lr": 0.01}, check_implicit
     ),
+    "MetaBaseline": Case("MetaBaseline", loop=None),
+    "Classifier": Case("Classifier", {"n_classes": tiny_tasks.N_CLASSES}, None),
+    "Classifier_cosine": Case(
+        "Classifier",
+        {"n_classes": tiny_tasks.N_CLASSES, "head": "cosine", "label_smoothing": 0.1},
+        None,
+    ),
+    "SimpleShot": Case("SimpleShot", {"n_classes": tiny_tasks.N_CLASSES}, None, vectorized=False),
+    "Baseline": Case(
+        "Baseline", {"n_classes": tiny_tasks.N_CLASSES, "epochs": 3}, None, vectorized=False
+    ),
+    "BaselinePP": Case(
+        "BaselinePP", {"n_classes": tiny_tasks.N_CLASSES, "epochs": 3}, None, vectorized=False
+    ),
+    "LogisticRegression": Case(
+        "LogisticRegression", {"n_classes": tiny_tasks.N_CLASSES}, None, vectorized=False
+    ),
     "Recon": Case("Recon", {"layers": ("conv1",)}, vectorized=False),
 }
 FIRST = {name: case for name, case in CASES.items() if name == case.learner}
