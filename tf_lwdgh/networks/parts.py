@@ -8,9 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_lwdgh.networks.layers.batch_norm import refuse_norms_of_keras
-from tf_lwdgh.networks.layers.dropout import dropping
 from tf_lwdgh.networks.layers.batch_norm import BatchNormalization, refuse_norms_of_keras
+from tf_lwdgh.networks.layers.dropout import dropping
 from tf_lwdgh.networks.variables import describe
 from tf_lwdgh.types import Tensors
 
