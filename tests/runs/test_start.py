@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
+import shutil
 
 import numpy as np
 import pytest
@@ -18,11 +18,12 @@ from tf_lwdgh.runs.summaries import read_metrics
 from tf_lwdgh.runs.trainer import Trainer
 from tf_lwdgh.serving import saved_models
 
-TEXT = f"{tiny.TINY}convnet4.fused = False\n"  # its graphs are built in less time
+# Its graphs are built in less time.
+TEXT = f"{tiny.TINY}convnet4.fused = False\nconvnet4.blocks = 1\n"
 CLASSIFIER = TEXT.replace("learners/maml", "learners/classifier")
 SHORT = ["EPOCHS = 1", "Classifier.batch_size = 12"]
-BODY = 8  # variables of the network but for its head: two blocks of kernel, bias, gamma, beta
-AVERAGES = 4
+BODY = 4  # variables of the network but for its head: kernel, bias, gamma, beta
+AVERAGES = 2
 
 
 def assemble(folder, *params, text=TEXT):
@@ -139,14 +140,8 @@ def test_a_started_run_goes_on_to_the_bit_and_never_starts_again(folder, pretrai
     manifest = of_run(folder / "stopped").newest()
     assert manifest["step"] == 8 and manifest["start"]["learner"] == "Classifier"
     assert "Experiment.start = " in (folder / "stopped/config.gin").read_text()
-    assert json.dumps(manifest["start"])
-
-
-def test_another_start_is_another_run(folder, pretrained):
-    where = [f"Experiment.start = '{folder / 'pretrained'}'", "Experiment.start_checkpoint = 'last'"]
-    train(folder, "settled", *where, "EPOCHS = 1")
     with pytest.raises(ValueError, match="other settings:\n  Experiment.start: was .*now None"):
-        Trainer(assemble(folder, "EPOCHS = 1"), str(folder / "settled"))
+        Trainer(assemble(folder, "EPOCHS = 2"), str(folder / "stopped"))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +153,7 @@ def test_another_start_is_another_run(folder, pretrained):
         ("broken.keras", [], ValueError, "Keras can't read the file"),
         ("broken.weights.h5", [], ValueError, "Keras can't read the file"),
         ("pretrained", ["convnet4.filters = 5"], ValueError, "'conv1/kernel' of shape .3, 3, 3, 5. has"),
-        ("pretrained", ["convnet4.blocks = 3"], ValueError, "'conv3/kernel' of shape .* is not there"),
+        ("pretrained", ["convnet4.blocks = 2"], ValueError, "'conv2/kernel' of shape .* is not there"),
         ("exported", ["convnet4.filters = 5"], ValueError, "'conv1/kernel' of shape"),
         ("pretrained", ["IMAGE_SIZE = 16"], None, ""),
     ],
@@ -177,7 +172,8 @@ def test_what_does_not_fit_is_refused_early(folder, exported, name, params, erro
 
 
 def test_a_run_without_that_checkpoint_names_the_other(folder, pretrained):
-    train(folder, "unjudged", "EPOCHS = 1", "TrainerConfig.validate_every = 0")
+    shutil.copytree(folder / "pretrained", folder / "unjudged")
+    shutil.rmtree(folder / "unjudged/best")
     with pytest.raises(FileNotFoundError, match="try Experiment.start_checkpoint = 'last'"):
         start_from(folder, "from_unjudged", folder / "unjudged", which="best")
     with pytest.raises(ValueError, match="Experiment.start_checkpoint must be one of best, last"):
