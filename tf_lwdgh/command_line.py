@@ -38,6 +38,16 @@ def define_gin_param() -> None:
     )
 
 
+def define_gin_files_on_top() -> None:
+    """--gin_file, for what looks at a run."""
+    flags.DEFINE_multi_string(
+        "gin_file",
+        [],
+        "A gin file on top of the run's settings, such as gin/learners/baseline_pp.gin, another learner on "
+        "what the run has learned; repeatable, later files win.",
+    )
+
+
 def define_shared_flags(*, run_dir_help: str, data_dir_default: str) -> None:
     """--gin_param, --run_dir and --data_dir."""
     define_gin_param()

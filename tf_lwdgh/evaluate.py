@@ -15,6 +15,9 @@ Examples:
   On several data sets, each on tasks of its own, in one table:
     python -m tf_lwdgh.evaluate --run_dir=runs/glyphs --datasets=glyphs,omniglot,cub
 
+  Another learner on what a run has learned, without training, such as Baseline++ on a classifier's network:
+    python -m tf_lwdgh.evaluate --run_dir=runs/pretrained --gin_file=gin/learners/baseline_pp.gin
+
   Two runs on the very same tasks, with the interval of their paired difference:
     python -m tf_lwdgh.evaluate --run_dir=runs/lwdgh --compare=runs/maml
 
@@ -50,6 +53,8 @@ def define_flags() -> None:
         run_dir_help="The run to evaluate: a folder that tf_lwdgh.train wrote.",
         data_dir_default="data",
     )
+    command_line.define_gin_files_on_top()
+    flags.DEFINE_string("compare", None, "A second run, evaluated on the same tasks, with the same files on top.")
     flags.DEFINE_list(
         "datasets",
         [],
@@ -94,11 +99,12 @@ def evaluate(args: flags.FlagValues) -> None:
     from tf_lwdgh.runs.experiment import parse_run
     from tf_lwdgh.runs.judge import judge
 
-    parse_run(args.run_dir, args.gin_param)
+    parse_run(args.run_dir, args.gin_param, args.gin_file)
     Threads().apply(TaskExecution().at_once(None))
     shared = {
         "data_dir": args.data_dir,
         "gin_params": args.gin_param,
+        "gin_files": args.gin_file,
         "which": args.checkpoint,
     }
     if args.datasets:

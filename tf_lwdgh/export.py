@@ -9,6 +9,10 @@ Examples:
     python -m tf_lwdgh.export --run_dir=runs/glyphs --output=exported/glyphs --overwrite \\
         --checkpoint=last --gin_param='Evaluation.inner_steps = 5'
 
+  A learner that needs no training of its own, on a classifier's network:
+    python -m tf_lwdgh.export --run_dir=runs/pretrained --output=exported/simple_shot \\
+        --gin_file=gin/learners/simple_shot.gin
+
   With BatchNorm over the queries of a call, as the run was trained and is evaluated:
     python -m tf_lwdgh.export --run_dir=runs/glyphs --output=exported/as_trained \\
         --batch_norm=as_trained
@@ -38,6 +42,7 @@ _EXAMPLE = "python -m tf_lwdgh.export --run_dir=runs/glyphs --output=exported/gl
 def define_flags() -> None:
     """The flags of this program."""
     command_line.define_gin_param()
+    command_line.define_gin_files_on_top()
     flags.DEFINE_string("run_dir", None, "The run to export: a folder that tf_lwdgh.train wrote.")
     flags.DEFINE_string("output", None, "The folder to write; its parents are made.")
     flags.DEFINE_string("checkpoint", "best", "'best' (by validation accuracy) or 'last'.")
@@ -70,6 +75,7 @@ def export(
     batch_norm: str | None,
     model_version: str | None = None,
     overwrite: bool,
+    gin_files: Sequence[str] = (),
 ) -> None:
     """Exports as the flags say, and prints what came of it.
 
@@ -86,7 +92,7 @@ def export(
 
     output = saved_models.versioned(output, model_version)
     saved_models.check_output(output, overwrite=overwrite)
-    module = saved_models.from_run(run_dir, checkpoint, gin_params, batch_norm=batch_norm)
+    module = saved_models.from_run(run_dir, checkpoint, gin_params, batch_norm=batch_norm, gin_files=gin_files)
     saved_models.save(module, output, overwrite=overwrite)
     told = json.loads(module.metadata)
     measured = as_served.read(run_dir, checkpoint, told["step"], told["inner_steps"])
@@ -138,6 +144,7 @@ def main(argv: Sequence[str]) -> None:
             batch_norm=args.batch_norm,
             model_version=args.model_version,
             overwrite=args.overwrite,
+            gin_files=args.gin_file,
         )
 
 

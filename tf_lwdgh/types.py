@@ -21,12 +21,16 @@ class Episode(NamedTuple):
     The support set is ordered class by class, as is the query set; by the images' own classes, where
     some labels are wrong (LabelNoise). Where tasks vary in ways and shots a class has its own number of
     support images, and a meta-batch's tensors are RaggedTensors, ragged along their second axis.
+
+    Classes of a split are numbered from 0; of a mixture set by set. Where they count with their rotations,
+    class c of M, turned r times, is number c + rM.
     """
 
     support_images: tf.Tensor  # [N*K, H, W, C] float
     support_labels: tf.Tensor  # [N*K] int32 in [0, N)
     query_images: tf.Tensor  # [N*Q, H, W, C] float
     query_labels: tf.Tensor  # [N*Q] int32 in [0, N)
+    class_ids: tf.Tensor | tuple = ()  # [N] int32: of label i, the class's number; () where not known
 
     @property
     def varies(self) -> bool:
@@ -62,7 +66,7 @@ class TaskResult(NamedTuple):
 
     objective: tf.Tensor  # scalar: what the outer gradient is that of
     loss: tf.Tensor  # scalar: the query loss, in nats
-    logits: tf.Tensor  # [N*Q, N]: the query set's
+    logits: tf.Tensor  # [N*Q, N], or more columns after those: the query set's
     state: Tensors  # the batch statistics for the moving averages of batch_norm='global'
 
 

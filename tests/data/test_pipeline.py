@@ -51,8 +51,9 @@ def test_a_batch_has_static_shapes_and_labels_class_by_class(source):
     dataset = pipeline.meta_batches(source, EPISODE, meta_batch_size=2, seed=0)
     spec = dataset.element_spec
     assert isinstance(spec, Episode)
-    assert [tuple(s.shape) for s in spec] == [(2, 6, 8, 8, 3), (2, 6), (2, 12, 8, 8, 3), (2, 12)]
-    assert [s.dtype for s in spec] == [tf.float32, tf.int32] * 2
+    shapes = [(2, 6, 8, 8, 3), (2, 6), (2, 12, 8, 8, 3), (2, 12), (2, 3)]
+    assert [tuple(s.shape) for s in spec] == shapes
+    assert [s.dtype for s in spec] == [*[tf.float32, tf.int32] * 2, tf.int32]
     batch = next(iter(dataset))
     assert batch.support_labels[1].numpy().tolist() == [0, 0, 1, 1, 2, 2]
     assert batch.query_labels[0].numpy().tolist() == [0] * 4 + [1] * 4 + [2] * 4
@@ -270,3 +271,20 @@ def test_a_split_without_classes_is_refused(tmp_path):
     spec = store.write_dataset(tmp_path / "half", "half", pixels, image_size=8)
     with pytest.raises(ValueError, match="split 'val' of data set 'half' has no classes"):
         ImageSource(tmp_path / "half", spec, "val", ImageConfig(8, 3))
+
+
+@pytest.mark.parametrize("rotations", [False, True])
+def test_an_episode_tells_which_classes_of_the_split_it_has(data, rotations):
+    """Each image's first pixel tells its class, and where that pixel lies how it is turned."""
+    folder, spec = data
+    config = EpisodeConfig(n_way=3, k_shot=1, n_query=1, rotations=rotations)
+    source = ImageSource(folder, spec, "val", ImageConfig(image_size=8))
+    corners = [(0, 0), (7, 0), (7, 7), (0, 7)]
+    seen, classes = set(), spec.classes("val")
+    for batch in pipeline.evaluation_tasks(source, config, seed=1, n_tasks=6, batch_size=1):
+        for image, label in zip(batch.support_images[0].numpy(), batch.support_labels[0].numpy()):
+            number = int(batch.class_ids[0, label])
+            turns, position = divmod(number, len(classes))
+            assert round(255 * image[corners[turns]][0]) // 20 == classes.start + position
+            seen.add(number)
+    assert seen <= set(range(episodes.n_classes(spec, "val", config))) and len(seen) > 2

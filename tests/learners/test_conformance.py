@@ -123,7 +123,7 @@ def check_implicit(params, meta) -> None:
             for s in (h, -h)
         )
         curved = (up - down) / (2 * h) / params.learner.proximity
-        right = slopes(list(path[-1]), *one[2:])
+        right = slopes(list(path[-1]), *one[2:4])
         left = curved + np.concatenate([x.ravel() for x in solved.values()])
         norm = np.linalg.norm(right)
         assert np.linalg.norm(curved) > 0.1 * norm and np.linalg.norm(left - right) < 1e-4 * norm
@@ -226,6 +226,23 @@ CASES = {  # of several cases of a learner, the first is the one for what takes 
     "MAMLPlusPlus": Case("MAMLPlusPlus"),
     "IMAML": Case(
         "IMAML", {"proximity": 100.0, "cg_steps": 4}, {"inner_lr": 0.01}, check_implicit
+    ),
+    "MetaBaseline": Case("MetaBaseline", loop=None),
+    "Classifier": Case("Classifier", {"n_classes": tiny_tasks.N_CLASSES}, None),
+    "Classifier_cosine": Case(
+        "Classifier",
+        {"n_classes": tiny_tasks.N_CLASSES, "head": "cosine", "label_smoothing": 0.1},
+        None,
+    ),
+    "SimpleShot": Case("SimpleShot", {"n_classes": tiny_tasks.N_CLASSES}, None, vectorized=False),
+    "Baseline": Case(
+        "Baseline", {"n_classes": tiny_tasks.N_CLASSES, "epochs": 3}, None, vectorized=False
+    ),
+    "BaselinePP": Case(
+        "BaselinePP", {"n_classes": tiny_tasks.N_CLASSES, "epochs": 3}, None, vectorized=False
+    ),
+    "LogisticRegression": Case(
+        "LogisticRegression", {"n_classes": tiny_tasks.N_CLASSES}, None, vectorized=False
     ),
     "Recon": Case("Recon", {"layers": ("conv1",)}, vectorized=False),
 }

@@ -21,6 +21,7 @@ from tf_lwdgh.outer.task_execution import TaskExecution
 from tf_lwdgh.types import Clock, Episode, Meta
 
 N_WAY, N_TASKS, SIZE, CHANNELS = 3, 2, 8, 2
+N_CLASSES = 6
 
 
 def convnet(
@@ -53,7 +54,10 @@ def episodes(
     dtype: str = "float64",
     seed: int = 3,
 ) -> Episode:
-    """A meta-batch of noise around a random picture a class, which is something to learn."""
+    """A meta-batch of noise around a random picture a class, which is something to learn.
+
+    Its classes are numbered as some of N_CLASSES.
+    """
     r = np.random.default_rng(seed)
     pictures = r.normal(size=(n_tasks, n_way, 1, SIZE, SIZE, CHANNELS))
 
@@ -63,12 +67,19 @@ def episodes(
         labels = np.tile(np.repeat(np.arange(n_way, dtype=np.int32), per_class), (n_tasks, 1))
         return tf.constant(images, dtype), tf.constant(labels)
 
-    return Episode(*part(k_shot), *part(n_query))
+    halves = [*part(k_shot), *part(n_query)]
+    numbers = [r.permutation(N_CLASSES)[:n_way] for _ in range(n_tasks)]
+    return Episode(*halves, tf.constant(np.array(numbers), tf.int32))
 
 
 def task(batch: Episode, k: int = 0) -> Episode:
     """The k-th task of a meta-batch."""
-    return Episode(*(x[k] for x in batch))
+    return tf.nest.map_structure(lambda x: x[k], batch)
+
+
+def of_any_number(batch: Episode) -> Episode:
+    """The specs of a meta-batch of as many tasks as may be."""
+    return tf.nest.map_structure(lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype), batch)
 
 
 def parameters(learner: Learner, **network) -> MetaParameters:

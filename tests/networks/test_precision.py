@@ -25,7 +25,10 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def cast_to(model, tensors):
-    return [tf.cast(x, model.variables[0].dtype) if x.dtype.is_floating else x for x in tensors]
+    dtype = model.variables[0].dtype
+    return tf.nest.map_structure(
+        lambda x: tf.cast(x, dtype) if x.dtype.is_floating else x, tensors
+    )
 
 
 def gradients(dtype, inner_scale=1.0, outer_scale=1.0, build=convnet4, **sizes):

@@ -69,7 +69,7 @@ def run(
         def mine(context, everything=everything):
             share = n_tasks // context.num_replicas_in_sync
             start = context.replica_id_in_sync_group * share
-            return Episode(*(tf.constant(x[start : start + share]) for x in everything))
+            return tf.nest.map_structure(lambda x: tf.constant(x[start : start + share]), everything)
 
         batch = strategy.experimental_distribute_values_from_function(mine)
         out = step(batch, tf.constant(s, tf.int64))

@@ -219,6 +219,18 @@ def test_one_querys_prediction_depends_on_the_others_only_if_transductive(mode, 
         assert np.abs(a - b).max() > 1e-2
 
 
+def test_weight_decay_is_added_to_the_clipped_update():
+    plain, decayed = (
+        build(optimizer=keras.optimizers.SGD(1.0), outer={"clip_value": 1e-3, "weight_decay": decay})
+        for decay in (0.0, 0.25)
+    )
+    before = [np.array(v) for v in plain.parameters.variables_trained]
+    run(plain), run(decayed)
+    pairs = zip(plain.parameters.variables_trained, decayed.parameters.variables_trained, before)
+    for a, b, old in pairs:
+        np.testing.assert_allclose(np.array(a) - np.array(b), 0.25 * old, atol=1e-6)
+
+
 def test_optimizer_that_clips_is_refused():
     with pytest.raises(ValueError, match="must not clip; set OuterLoop.clip_value .*clipnorm=1.0"):
         build(optimizer=keras.optimizers.Adam(clipnorm=1.0))
@@ -229,6 +241,8 @@ def test_bad_settings_are_refused():
         OuterLoop(meta_batch_size=0)
     with pytest.raises(ValueError, match="InnerLoop.memory must be one of store, recompute"):
         InnerLoop(memory="none")
+    with pytest.raises(ValueError, match="OuterLoop.weight_decay must be >= 0 .*weight_decay = -1"):
+        OuterLoop(weight_decay=-1)
     with pytest.raises(ValueError, match="OuterLoop.sharpness must be >= 0 .*sharpness = -1"):
         OuterLoop(sharpness=-1)
     with pytest.raises(ValueError, match="every expression must match a variable. Received: 'hed'"):

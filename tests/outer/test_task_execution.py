@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tests.learners import test_outer_gradient as outer_gradient
+from tests.learners import tiny_tasks
 from tests.learners.test_outer_gradient import (
     assert_close,
     at,
@@ -21,7 +22,6 @@ from tf_lwdgh.learners.meta_parameters import MetaParameters
 from tf_lwdgh.outer.evaluation import Evaluator
 from tf_lwdgh.outer.outer_gradients import outer_gradients
 from tf_lwdgh.outer.task_execution import MODES, TaskExecution
-from tf_lwdgh.types import Episode
 
 N_WAY, N_TASKS = outer_gradient.N_WAY, outer_gradient.N_TASKS
 CASE = "momentum_and_decay"  # of the inner loop
@@ -81,14 +81,14 @@ def gradients_alone(keras_model, episodes):
         return tape.gradient(loss, meta.network, unconnected_gradients=zero)
 
     return [
-        [g.numpy() for g in run(Episode(*(x[k] for x in episodes)))] for k in range(N_TASKS)
+        [g.numpy() for g in run(tiny_tasks.task(episodes, k))] for k in range(N_TASKS)
     ]
 
 
 def test_a_loop_may_have_any_number_of_tasks_and_unrolling_is_refused():
     episodes = random_episodes()
     parameters = MetaParameters(small_convnet(), MAML(inner_loop=InnerLoop(steps=1)))
-    unknown = Episode(*(tf.TensorSpec([None, *x.shape[1:]], x.dtype) for x in episodes))
+    unknown = tiny_tasks.of_any_number(episodes)
 
     def losses(mode):
         run = lambda e: outer_gradients(  # noqa: E731
@@ -135,7 +135,7 @@ def test_evaluation_predicts_as_if_every_task_were_alone(mode, xla):
     context, learner = Context(parameters.model, steps=2), parameters.learner
     meta = parameters.values()
     for k in range(N_TASKS):
-        one = Episode(*(x[k] for x in episodes))
+        one = tiny_tasks.task(episodes, k)
         adapted = learner.adapt(context, meta, one.support_images, one.support_labels)
         logits = learner.predict(context, meta, adapted, one.query_images)[0].numpy()
         np.testing.assert_array_equal(found["predictions"][k], logits.argmax(-1))

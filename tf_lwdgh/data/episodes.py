@@ -98,8 +98,7 @@ def check(spec: Spec, split: str, config: TaskShape) -> None:
         for part in spec.specs:
             check(part, split, config)
         return
-    classes = spec.classes(split)
-    available = len(classes) * (N_ROTATIONS if config.rotations else 1)
+    classes, available = spec.classes(split), n_classes(spec, split, config)
     if config.n_way > available:
         turned = f" ({len(classes)} x {N_ROTATIONS} rotations)" if config.rotations else ""
         raise ValueError(
@@ -117,6 +116,11 @@ def check(spec: Spec, split: str, config: TaskShape) -> None:
             f"EpisodeConfig.k_shot = {config.k_shot}, EpisodeConfig.n_query = {config.n_query}, "
             f"which need {config.images_per_class}."
         )
+
+
+def n_classes(spec: Spec, split: str, config: EpisodeConfig) -> int:
+    """The classes of a split, of a mixture those of all sets; four times as many with rotations."""
+    return len(spec.classes(split)) * (N_ROTATIONS if config.rotations else 1)
 
 
 def sample(

@@ -102,8 +102,8 @@ def meta_batches(
 
     Returns:
       Episodes: images [T, N*K, S, S, C] and [T, N*Q, S, S, C] float32, labels
-      [T, N*K] and [T, N*Q] int32, all shapes static; T is len(tasks)/parts where those are given. Tasks of
-      varying shape: RaggedTensors, of which the second axis is ragged.
+      [T, N*K] and [T, N*Q] int32, class_ids [T, N] int32, all shapes static; T is len(tasks)/parts where
+      those are given. Tasks of varying shape: RaggedTensors, of which the second axis is ragged.
 
     Raises:
       ValueError: the split cannot fill such tasks, or a number breaks its rule; or labels are to be
@@ -247,6 +247,7 @@ def build_episode(
         tf.repeat(tf.range(way), shot),
         tf.reshape(ready[:, shot:], [-1, *shape]),
         tf.repeat(tf.range(way), episode_config.n_query),
+        class_numbers(source, indices),
     )
 
 
@@ -257,7 +258,8 @@ def _build_varying(
     ready = _ready(source, source.gather(_rows(source, indices)), augmentation_key)
     ready = tf.ensure_shape(ready, [None, *source.config.shape])
     count = tf.size(support)
-    return Episode(ready[:count], support, ready[count:], query)
+    numbers = indices.class_ids - source.spec.classes(source.split).start
+    return Episode(ready[:count], support, ready[count:], query, numbers)
 
 
 def _varying_labels(indices: VariableIndices) -> tuple[tf.Tensor, tf.Tensor]:
@@ -296,6 +298,12 @@ def _named(
         return _rows(source, draw(task))
 
     return Batches(dataset, check_batch(tasks, batch_size, rows, source.check))
+
+
+def class_numbers(source: Source, indices: EpisodeIndices) -> tf.Tensor:
+    """The classes' numbers within the split, [N] int32; see Episode."""
+    classes = source.spec.classes(source.split)
+    return indices.class_ids - classes.start + indices.rotations * len(classes)
 
 
 def _batched(

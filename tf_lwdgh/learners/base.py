@@ -96,6 +96,27 @@ class Learner:
     def check(self, model: FunctionalModel, steps: int | None = None) -> None:
         """Raises ValueError where the learner can't work on this network, or with so many steps."""
 
+    # What it asks of the training data.
+
+    def for_classes(self, n_classes: int) -> Learner:
+        """The learner as it trains on a split of so many classes; by default as it is.
+
+        Asked for training alone: what only training needs may be absent without it.
+
+        Raises:
+          ValueError: it was set up for another number.
+        """
+        return self
+
+    def training_shape(self, n_classes: int, n_images: int) -> Mapping[str, int]:
+        """n_way, k_shot and n_query of its training tasks, where they aren't the episodes' own.
+
+        Args:
+          n_classes: that a task may have; of a mixture those of its smallest set.
+          n_images: that the smallest class has.
+        """
+        return {}
+
     # What it learns.
 
     def own(self, model: FunctionalModel) -> Sequence[OwnParameter]:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tf_lwdgh import config
 from tf_lwdgh.learners.context import Context
 from tf_lwdgh.learners.embedding_learner import EmbeddingLearner
-from tf_lwdgh.learners.prototypes import class_means
+from tf_lwdgh.learners.prototypes import class_means, squared_distances
 from tf_lwdgh.types import Meta, Published, Tensors
 
 
@@ -44,11 +44,22 @@ class PrototypicalNetwork(EmbeddingLearner):
         self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor
     ) -> Prototypes:
         features, state = self.embed_support(context, meta, images)
+        features = self.represent(context, meta, features)
         return Prototypes(class_means(features, labels, context.ways), state)
 
     def predict(
         self, context: Context, meta: Meta, adapted: Prototypes, images: tf.Tensor
     ) -> tuple[tf.Tensor, Tensors]:
         features, state = self.embed_queries(context, meta, adapted.state, images)
-        apart = features[:, None] - adapted.means
-        return -tf.reduce_sum(tf.square(apart), -1), state
+        features = self.represent(context, meta, features)
+        return self.compare(meta, features, adapted.means), state
+
+    # What differs between the learners that compare with class means.
+
+    def represent(self, context: Context, meta: Meta, features: tf.Tensor) -> tf.Tensor:
+        """What is compared of features [B, D]; by default themselves."""
+        return features
+
+    def compare(self, meta: Meta, features: tf.Tensor, means: tf.Tensor) -> tf.Tensor:
+        """Logits [B, N] of what is compared [B, D] with class means [N, D]."""
+        return -squared_distances(features, means)

@@ -45,6 +45,7 @@ class FunctionalModel:
       n_features: the width of what the head takes.
       map_shape: (H, W, C) of the map that the features are, laid out flat; None where they are none.
       state_variables: BatchNorm's averages, first the network's, then those of the parts.
+      state_names: a readable name each, such as 'norm1/moving_mean'.
       hooked: the activations that `features` lets a hook replace, by name, in their order.
       parts: the learner's own networks by name, see `attach`.
     """
@@ -70,6 +71,7 @@ class FunctionalModel:
         self.is_batch_norm = [isinstance(d.layer, BatchNormalization) for d in described]
         self.is_head = [d.layer is head for d in described]
         self.is_idle = [d.is_idle for d in described]
+        self.state_names = [d.name for d in describe(keras_model, self.state_variables)]
         self.n_way = head.units
         self.n_features = int(head.kernel.shape[0])
         self.image_shape = tuple(keras_model.inputs[0].shape[1:])
@@ -82,6 +84,7 @@ class FunctionalModel:
         """Takes a learner's own network in, whose averages then go with the state of all."""
         part = Part(name, keras_model, len(self.state_variables))
         self.state_variables += part.state_variables
+        self.state_names += part.state_names
         self.parts[name] = part
         return part
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_lwdgh.networks.layers.batch_norm import refuse_norms_of_keras
+from tf_lwdgh.networks.layers.batch_norm import BatchNormalization, refuse_norms_of_keras
 from tf_lwdgh.networks.layers.dropout import dropping
 from tf_lwdgh.networks.variables import describe
 from tf_lwdgh.types import Tensors
@@ -48,6 +48,10 @@ class Part:
         self.state_names = [f"{name}/{d.name}" for d in averages]
         self._keras_model, self._offset = keras_model, offset
 
+    def averages(self, state: Sequence[tf.Tensor]) -> Tensors:
+        """This part's averages, of all that there are (Meta.state)."""
+        return list(state[self._offset : self._offset + len(self.state_variables)])
+
     def __call__(
         self,
         own: Mapping[str, tf.Tensor],
@@ -70,7 +74,7 @@ class Part:
           The outputs, and the state, in which this part's averages are the batch's with training=True.
         """
         end = self._offset + len(self.state_variables)
-        params, averages = [own[name] for name in self.names], iter(state[self._offset : end])
+        params, averages = [own[name] for name in self.names], iter(self.averages(state))
         fixed = [next(averages) if seed is None else tf.constant(seed) for seed in self._seeds]
         with dropping(noise):
             outputs, fixed = self._keras_model.stateless_call(
@@ -78,3 +82,10 @@ class Part:
             )
         mine = [v for v, yes in zip(fixed, self._is_average) if yes]
         return outputs, [*state[: self._offset], *mine, *state[end:]]
+
+
+def averaging(width: int, dtype: str) -> keras.Model:
+    """A network without parameters, for a part whose averages are of its inputs [B, width] themselves."""
+    inputs = keras.Input([width], dtype=dtype)
+    norm = BatchNormalization(0.0, center=False, scale=False, name="norm", dtype=dtype)
+    return keras.Model(inputs, norm(inputs), name="averaging")

@@ -34,6 +34,8 @@ class OuterLoop:
       epochs: epochs of the whole run; the schedules depend on it.
       clip_value: bound on every element of the update, or None.
       clip_norm: bound on the update's norm over all variables, or None.
+      weight_decay: λ >= 0: λθ is added to the clipped update, before the optimizer, as PyTorch's SGD has
+        it; for Adam's kind the optimizer's own (AdamW) does better.
       statistics_momentum: how slowly the averages of batch_norm='global' move, in [0, 1).
       loss_scale: a task's loss is multiplied and its outer gradient divided by it, for float16.
       sharpness: ρ >= 0: the tasks' gradients are taken ρ uphill along their mean, at θ + ρ ḡ/‖ḡ‖
@@ -45,6 +47,7 @@ class OuterLoop:
     epochs: int = 300
     clip_value: float | None = 10.0
     clip_norm: float | None = None
+    weight_decay: float = 0.0
     statistics_momentum: float = 0.99
     loss_scale: float = 1.0
     sharpness: float = 0.0
@@ -68,6 +71,11 @@ class OuterLoop:
             raise ValueError(
                 "OuterLoop.sharpness must be >= 0 and finite. "
                 f"Received: OuterLoop.sharpness = {self.sharpness}."
+            )
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(
+                "OuterLoop.weight_decay must be >= 0 and finite. "
+                f"Received: OuterLoop.weight_decay = {self.weight_decay}."
             )
         if not 0 <= self.statistics_momentum < 1:
             raise ValueError(
@@ -205,6 +213,10 @@ class MetaStep(tf.Module):
             update = [tf.clip_by_value(g, -clip_value, clip_value) for g in update]
         if clip_norm is not None:
             update, _ = tf.clip_by_global_norm(update, clip_norm)
+        if self.settings.weight_decay:
+            values = self.parameters.variables_trained
+            decay = self.settings.weight_decay
+            update = [g + decay * tf.convert_to_tensor(v) for g, v in zip(update, values)]
         self.optimizer.apply(update, self.parameters.variables_trained)
 
     def _average_statistics(self, statistics: Tensors, collective: Collective) -> None:

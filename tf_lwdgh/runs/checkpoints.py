@@ -17,12 +17,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_lwdgh import files
 from tf_lwdgh.learners.meta_parameters import MetaParameters
 
 _STATE, _MANIFEST, _HASH = "state", "manifest.json", "sha256"
+_KEY = re.compile(r"(?P<group>\w+)/\d+\.S(?P<name>.+)/\.ATTRIBUTES/VARIABLE_VALUE$")
 _NAME = re.compile(r"step-(\d{8,})$")
 _log = logging.getLogger(__name__)
 
@@ -55,6 +57,10 @@ def optimizer_variables(optimizer: keras.optimizers.Optimizer) -> Named:
 def _numbered(variables: Sequence[keras.Variable], names: Sequence[str]) -> Named:
     width = len(str(len(variables)))
     return {f"{i:0{width}d}/{name}": v.value for i, (v, name) in enumerate(zip(variables, names))}
+
+
+def _named(numbered: Named) -> Named:
+    return {name.partition("/")[2]: variable for name, variable in numbered.items()}
 
 
 class CheckpointFolder:
@@ -157,6 +163,41 @@ class CheckpointFolder:
                 f"checkpoint {path!r} does not fit this model and optimizer: {error}"
             ) from error
 
+    def load_learned(self, manifest: Mapping[str, Any], parameters: MetaParameters) -> None:
+        """Fills the network's variables, and the learner's own by their names.
+
+        The learner may be another than the one that was trained: what it has no use for stays behind.
+
+        Raises:
+          CheckpointError: the network is not the one that was saved, or the learner needs what was not.
+        """
+        groups = meta_variables(parameters)
+        self.load(manifest, {"model": groups["model"]})
+        saved = self.values(manifest).get("learner", {})
+        for name, variable in (_named(groups["learner"]) if "learner" in groups else {}).items():
+            if name not in saved or saved[name].shape != variable.shape:
+                there = f"has the shape {saved[name].shape}" if name in saved else "is not there"
+                raise CheckpointError(
+                    f"{type(parameters.learner).__name__} needs {name!r} of shape "
+                    f"{tuple(variable.shape)}, which {there} in checkpoint "
+                    f"{self.path(manifest['step'])!r}. "
+                    "That run has learned something else; train this learner, for example from it: "
+                    "Experiment.start."
+                )
+            variable.assign(saved[name])
+
+    def values(self, manifest: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
+        """What a checkpoint holds, but for the optimizer's: arrays by name, in groups."""
+        reader = tf.train.load_checkpoint(os.path.join(self.path(manifest["step"]), _STATE))
+        found: dict[str, dict[str, np.ndarray]] = {}
+        for key in sorted(reader.get_variable_to_shape_map()):
+            match = _KEY.match(key)
+            if match and match["group"] != "optimizer":
+                # TensorFlow writes '/' as '.S' and '.' as '..'.
+                name = re.sub(r"\.(S|\.)", lambda m: "/" if m[1] == "S" else ".", match["name"])
+                found.setdefault(match["group"], {})[name] = reader.get_tensor(key)
+        return found
+
     def _clear_unfinished(self) -> None:
         for name in os.listdir(self.folder):
             if name.startswith(".unfinished-"):
@@ -172,7 +213,7 @@ def _write(folder: str, step: int, state: Mapping[str, Named], extra: Mapping[st
     """The checkpoint's files, on the disk when this returns."""
     tf.train.Checkpoint(**state).write(os.path.join(folder, _STATE))
     names = sorted(os.listdir(folder))
-    hashes = {name: _sha256(os.path.join(folder, name)) for name in names}
+    hashes = {name: file_sha256(os.path.join(folder, name)) for name in names}
     manifest = {"step": step, "files": hashes, "groups": sorted(state), **extra}
     manifest[_HASH] = _sha256_of(manifest)
     files.write_json(os.path.join(folder, _MANIFEST), manifest)
@@ -189,7 +230,7 @@ def _inspect(path: str) -> tuple[dict[str, Any] | None, str]:
         if manifest.pop(_HASH) != _sha256_of(manifest):
             return None, f"{_MANIFEST} differs from what was written"
         for name, expected in manifest["files"].items():
-            if _sha256(os.path.join(path, name)) != expected:
+            if file_sha256(os.path.join(path, name)) != expected:
                 return None, f"{name} differs from what was written"
     except FileNotFoundError as error:
         return None, f"{os.path.basename(error.filename)} is missing"
@@ -206,7 +247,8 @@ def _sha256_of(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _sha256(path: str) -> str:
+def file_sha256(path: str) -> str:
+    """The hash of a file's content, in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):

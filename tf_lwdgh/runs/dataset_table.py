@@ -12,7 +12,7 @@ from tf_lwdgh import files
 from tf_lwdgh.outer.evaluation import EvaluationResult, mean_and_interval, paired
 
 COLUMNS = (
-    "run", "checkpoint", "trained_on", "dataset", "split", "n_way", "k_shot", "n_query", "mean_ways",
+    "run", "checkpoint", "learner", "trained_on", "dataset", "split", "n_way", "k_shot", "n_query", "mean_ways",
     "mean_shots", "n_tasks", "accuracy", "interval95", "difference", "difference_interval95",
     "task_list_sha256",
 )  # fmt: skip
@@ -42,7 +42,7 @@ def write(by_run: Mapping[str, Results], folder: str | os.PathLike[str]) -> str:
     """Writes the table as CSV into `folder`, a row a run and data set; a whole file appears, or none.
 
     Returns:
-      Its path, whose name has a hash of runs' names, checkpoints and task lists.
+      Its path, whose name has a hash of runs' names, checkpoints, learners and task lists.
     """
     rows = [_row(run, name, r, by_run) for run, of in by_run.items() for name, r in of.items()]
     out = io.StringIO()
@@ -68,5 +68,6 @@ def _row(run: str, name: str, result: EvaluationResult, by_run: Mapping[str, Res
 
 
 def _hash(rows: Sequence[dict]) -> str:
-    told = [[row[key] for key in ("run", "checkpoint", "dataset", "task_list_sha256")] for row in rows]
+    keys = ("run", "checkpoint", "learner", "dataset", "task_list_sha256")
+    told = [[row[key] for key in keys] for row in rows]
     return hashlib.sha256(repr(told).encode()).hexdigest()[:8]

@@ -20,7 +20,7 @@ from tf_lwdgh.data.episodes import EpisodeConfig, TaskShape
 from tf_lwdgh.data.images import ImageConfig
 from tf_lwdgh.data.label_noise import LabelNoise
 from tf_lwdgh.data.mixed_source import Source, open_source
-from tf_lwdgh.data.mixtures import Spec
+from tf_lwdgh.data.mixtures import Mixture, Spec
 from tf_lwdgh.data.pipeline import PipelineConfig
 from tf_lwdgh.data.variable_episodes import VariableEpisodes
 from tf_lwdgh.learners import MAML, Learner
@@ -61,6 +61,9 @@ class Experiment:
         the shape that EpisodeConfig says.
       strategy: 'default' (one device), 'mirrored' (a copy of the model on each GPU, the tasks of a
         meta-batch shared out evenly) or 'multi_worker' (the same over several processes; docs/scaling.md).
+      start: what the variables start at in place of random values: the folder of a run or of an export, or a
+        .keras or .weights.h5 file of a network like the backbone. None: at random.
+      start_checkpoint: of a run's folder, 'best' (by validation accuracy) or 'last'.
     """
 
     backbone: Callable[..., keras.Model] = convnet4
@@ -72,6 +75,8 @@ class Experiment:
     seed: int = 0
     strategy: str = "default"
     episodes: VariableEpisodes | None = None
+    start: str | None = None
+    start_checkpoint: str = "best"
 
     def __post_init__(self) -> None:
         for name, base in (("learner", Learner), ("aggregator", Aggregator)):
@@ -125,13 +130,18 @@ class Experiment:
         """
         dataset = dataset or DatasetConfig()
         episode, image, noise = EpisodeConfig(), ImageConfig(), LabelNoise()
-        noise.count(episode.n_way * episode.k_shot)
         if self.episodes is not None:
             self._check_varying(noise)
         if spec is None and data_dir is not None:
             spec = dataset.open(data_dir)
+        learner, training = self.learner, self.episodes or episode
+        if spec is not None and "train" in splits:
+            learner = learner.for_classes(episodes.n_classes(spec, "train", episode))
+            training = _own_shape(learner, spec, episode) or training
+        labelled = episode if training is self.episodes else training
+        noise.count(labelled.n_way * labelled.k_shot)
         for split in splits if spec is not None else ():
-            episodes.check(spec, split, self.episodes or episode)
+            episodes.check(spec, split, training if split == "train" else self.episodes or episode)
         outer, strategy = OuterLoop(), strategies.make(self.strategy)
         workers = Workers(strategy)
         fingerprint = "" if spec is None else spec.fingerprint
@@ -148,7 +158,7 @@ class Experiment:
             model = self.backbone(
                 image_size=image.image_size, channels=image.channels, n_way=episode.n_way
             )
-            parameters = MetaParameters(model, self.learner)
+            parameters = MetaParameters(model, learner)
         self.aggregator.check(outer.meta_batch_size)
         return Assembly(
             experiment=self,
@@ -156,6 +166,7 @@ class Experiment:
             data_dir=None if data_dir is None else os.fspath(data_dir),
             spec=spec,
             episode=episode,
+            training_episode=training,
             image=image,
             label_noise=noise,
             outer=outer,
@@ -195,6 +206,7 @@ class Assembly:
       data_dir: the folder of data sets, or None.
       spec: the description of the data set or mixture, or None.
       episode: the tasks' shape, where it does not vary; its n_way is the width of the head.
+      training_episode: what training tasks look like.
       image: the images' settings.
       label_noise: which labels of training tasks are wrong.
       outer: the outer loop's settings.
@@ -210,6 +222,7 @@ class Assembly:
     data_dir: str | None
     spec: Spec | None
     episode: EpisodeConfig
+    training_episode: TaskShape
     image: ImageConfig
     label_noise: LabelNoise
     outer: OuterLoop
@@ -222,11 +235,11 @@ class Assembly:
     @property
     def learner(self) -> Learner:
         """The learner."""
-        return self.experiment.learner
+        return self.parameters.learner
 
     @property
     def shape(self) -> TaskShape:
-        """What training and validation tasks look like."""
+        """What validation tasks look like, and training tasks where the learner has no shape of its own."""
         return self.experiment.episodes or self.episode
 
     @property
@@ -319,8 +332,21 @@ class Assembly:
         return episode
 
 
-def parse_run(run_dir: str | os.PathLike[str], gin_params: Sequence[str] = ()) -> None:
-    """Reads the settings that a run was trained with, and then single bindings.
+def _own_shape(learner: Learner, spec: Spec, episode: EpisodeConfig) -> EpisodeConfig | None:
+    """The shape of a learner's own of its training tasks, where it has one."""
+    sets = spec.specs if isinstance(spec, Mixture) else (spec,)
+    n_classes = min(episodes.n_classes(part, "train", episode) for part in sets)
+    n_images = min(part.images_per_class[c] for part in sets for c in part.classes("train"))
+    own = learner.training_shape(n_classes, n_images)
+    return dataclasses.replace(episode, **own) if own else None
+
+
+def parse_run(
+    run_dir: str | os.PathLike[str],
+    gin_params: Sequence[str] = (),
+    gin_files: Sequence[str] = (),
+) -> None:
+    """Reads the settings that a run was trained with, then gin files, then single bindings.
 
     On whatever devices it was trained, it is looked at on one.
 
@@ -334,7 +360,7 @@ def parse_run(run_dir: str | os.PathLike[str], gin_params: Sequence[str] = ()) -
             f"--run_dir must be a folder that `python -m tf_lwdgh.train` wrote, with a {CONFIG_FILE} "
             f"in it. Received: {os.fspath(run_dir)!r}."
         )
-    config.parse([os.path.abspath(path)], [_ONE_DEVICE, *gin_params])
+    config.parse([os.path.abspath(path), *gin_files], [_ONE_DEVICE, *gin_params])
 
 
 def from_run(
@@ -343,6 +369,7 @@ def from_run(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     splits: Sequence[str] = (),
+    gin_files: Sequence[str] = (),
 ) -> Assembly:
     """Builds the experiment of a run folder from the settings that it was trained with.
 
@@ -351,12 +378,13 @@ def from_run(
       gin_params: bindings that override the run's.
       data_dir: the folder of data sets; None: do without data.
       splits: those that must be able to fill every task.
+      gin_files: on top of the run's settings, such as another learner.
 
     Raises:
       FileNotFoundError: no such run, or no such data set.
       ValueError: a binding is wrong.
     """
-    parse_run(run_dir, gin_params)
+    parse_run(run_dir, gin_params, gin_files)
     return Experiment().build(data_dir, splits=splits)
 
 

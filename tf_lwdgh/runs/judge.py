@@ -43,8 +43,7 @@ def load_checkpoint(
             f"there is no {which} checkpoint in {folder.folder!r}: one is saved after the first "
             f"validation or epoch. --checkpoint takes {' or '.join(WHICH)}."
         )
-    learned = checkpoints.meta_variables(assembly.parameters)
-    folder.load(manifest, learned)
+    folder.load_learned(manifest, assembly.parameters)
     return manifest
 
 
@@ -53,6 +52,7 @@ def judge(
     *,
     data_dir: str | os.PathLike[str],
     gin_params: Sequence[str] = (),
+    gin_files: Sequence[str] = (),
     which: str = "best",
     tasks: Tasks | None = None,
     batch_norm: str | None = None,
@@ -65,6 +65,8 @@ def judge(
       run_dir: the run.
       data_dir: the folder of data sets.
       gin_params: bindings that override the run's.
+      gin_files: on top of the run's settings, such as another learner on what the run has learned; the
+        result then has the learner's name in its file's.
       which: 'best' or 'last'.
       tasks: the tasks; None: those that the settings draw.
       batch_norm: in place of what the settings say; None: what they say.
@@ -80,13 +82,13 @@ def judge(
       OSError: the result can't be written; said before the tasks run where it can be known then, else
         with the result in the message.
     """
-    settings = _settings(run_dir, gin_params)
+    settings = _settings(run_dir, gin_params, gin_files)
     if queries_per_call is not None:
         settings = dataclasses.replace(settings, queries_per_call=queries_per_call)
     other = None if settings.dataset is None else DatasetConfig(settings.dataset, None)
     assembly, manifest = _load(run_dir, data_dir, gin_params, which, other)
     evaluator = _evaluator(assembly, settings, batch_norm)
-    job = _job(assembly, evaluator.learner, settings, run_dir, which, manifest, tasks)
+    job = _job(assembly, evaluator.learner, settings, run_dir, which, manifest, tasks, gin_files)
     return job.run(evaluator, settings, show), job.tasks
 
 
@@ -96,6 +98,7 @@ def judge_each(
     *,
     data_dir: str | os.PathLike[str],
     gin_params: Sequence[str] = (),
+    gin_files: Sequence[str] = (),
     which: str = "best",
     tasks: Mapping[str, Tasks] | None = None,
     show: bool = True,
@@ -114,7 +117,7 @@ def judge_each(
     Raises:
       As `judge`; FileNotFoundError also where a class of the split has no file of records.
     """
-    settings = _settings(run_dir, gin_params)
+    settings = _settings(run_dir, gin_params, gin_files)
     if settings.dataset is not None:
         raise ValueError(
             "Evaluation.dataset must be None where --datasets names the data sets. "
@@ -130,13 +133,15 @@ def judge_each(
     for data_set, spec in zip(sets, specs, strict=True):
         on_it = dataclasses.replace(assembly, dataset=data_set, spec=spec)
         listed = tasks[data_set.name] if tasks else None
-        place = (run_dir, which, manifest, listed)
+        place = (run_dir, which, manifest, listed, gin_files)
         jobs[data_set.name] = _job(on_it, evaluator.learner, settings, *place)
     return {name: (job.run(evaluator, settings, show), job.tasks) for name, job in jobs.items()}
 
 
-def _settings(run_dir: str | os.PathLike[str], gin_params: Sequence[str]) -> Evaluation:
-    experiment.parse_run(run_dir, gin_params)
+def _settings(
+    run_dir: str | os.PathLike[str], gin_params: Sequence[str], gin_files: Sequence[str]
+) -> Evaluation:
+    experiment.parse_run(run_dir, gin_params, gin_files)
     return Evaluation()
 
 
@@ -173,7 +178,14 @@ def _require_records(data_dir, name: str, spec: Spec, split: str) -> None:
 
 
 def _job(
-    assembly, learner: Learner, settings, run_dir, which: str, manifest, tasks: Tasks | None
+    assembly,
+    learner: Learner,
+    settings,
+    run_dir,
+    which: str,
+    manifest,
+    tasks: Tasks | None,
+    gin_files: Sequence[str],
 ) -> _Job:
     """Checks all that can be wrong before tasks run."""
     shape = assembly.evaluation_episode(settings)
@@ -183,6 +195,8 @@ def _job(
     else:
         tasks.check(assembly.spec, settings.split, shape)
     about = _about(assembly, learner, settings, tasks, run_dir, which, manifest)
+    if gin_files:
+        about |= {"on_top": list(gin_files), "trained_learner": manifest["learner"]}
     path = os.path.join(run_dir, "evaluation", _file_name(about))
     files.check_writable(path)
     return _Job(assembly, tasks, about, path)
@@ -259,6 +273,7 @@ def _about(
 
 def _file_name(about: dict[str, Any]) -> str:
     parts = (
+        *_on_top(about),
         about["dataset"] if "trained_on" in about else "",
         about["split"],
         VARIABLE if about["n_way"] == VARIABLE else f"{about['n_way']}way{about['k_shot']}shot",
@@ -269,3 +284,11 @@ def _file_name(about: dict[str, Any]) -> str:
         about["task_list_sha256"][:8],
     )
     return "_".join(filter(None, parts)) + ".json"
+
+
+def _on_top(about: dict[str, Any]) -> list[str]:
+    """The learner's name and the gin files' where some went on top of the run, none of them twice."""
+    stems = [os.path.splitext(os.path.basename(path))[0] for path in about.get("on_top", ())]
+    learner = about["learner"]
+    others = [s for s in stems if s.replace("_", "").lower() != learner.lower()]
+    return [learner, *others] if stems else []

@@ -21,7 +21,7 @@ from tf_lwdgh import config, files
 from tf_lwdgh.data import pipeline
 from tf_lwdgh.data.mixtures import Mixture
 from tf_lwdgh.outer import strategies
-from tf_lwdgh.runs import charts, checkpoints, readback, resume, summaries
+from tf_lwdgh.runs import charts, checkpoints, readback, resume, start, summaries
 from tf_lwdgh.runs.config import TrainerConfig
 from tf_lwdgh.runs.conflict_picture import conflict_of_step
 from tf_lwdgh.runs.experiment import CONFIG_FILE, Assembly
@@ -257,7 +257,7 @@ class Trainer:
         def batches(tasks: range, parts: int) -> tf.data.Dataset:
             return pipeline.meta_batches(
                 source,
-                a.shape,
+                a.training_episode,
                 meta_batch_size=a.outer.meta_batch_size,
                 seed=a.experiment.seed,
                 start_step=self.at.step,
@@ -280,11 +280,24 @@ class Trainer:
     def _restore(self) -> Progression:
         manifest = self.last.newest()
         if manifest is None:
+            self._started = self._start()
             return Progression()
+        self._started = manifest.get("start")
         resume.check(manifest, self._gin_settings, self._data, self.run_dir)
         self.last.load(manifest, self._state)
         _log.info("going on from step %d of %s", manifest["step"], self.run_dir)
         return Progression(manifest["step"], manifest["best_accuracy"], manifest["best_step"])
+
+    def _start(self) -> dict[str, Any] | None:
+        """Fills the variables of a new run with what it starts from, if anything."""
+        experiment = self.assembly.experiment
+        if experiment.start is None:
+            return None
+        started = start.load(
+            self.assembly.parameters, experiment.start, experiment.start_checkpoint
+        )
+        _log.info("%s", start.describe(started))
+        return started
 
     @property
     def _data(self) -> dict[str, Any]:
@@ -298,6 +311,9 @@ class Trainer:
             "best_step": self.at.best_step,
             "dataset": self.assembly.dataset.label,
             **self._data,
+            "learner": type(self.assembly.learner).__name__,
+            "trained": list(self.assembly.parameters.names),
+            **({} if self._started is None else {"start": self._started}),
             "settings": self._gin_settings,
         }
 
@@ -305,6 +321,8 @@ class Trainer:
         """Writes what the run is: its settings as a file, as text and as HParams."""
         files.write(os.path.join(self.run_dir, CONFIG_FILE), config.full_text())
         log.text(self.at.step, "config/full", summaries.gin_as_markdown(config.full_text()))
+        if self._started is not None:
+            log.text(self.at.step, "config/start", start.describe(self._started))
         log.charts(charts.layout())
         values = summaries.hparam_values(self._gin_settings, config.full_text())
         folder, name = os.path.split(os.path.abspath(self.run_dir))

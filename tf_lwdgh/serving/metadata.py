@@ -40,6 +40,7 @@ def describe(
         "reference": learner.reference,
         "backbone": model.keras_model.name,
         "trainable_parameters": sum(v.shape.num_elements() for v in map(_tensor, model.variables)),
+        "trained_variables": list(parameters.names),
         "own_parameters": {name: list(v.shape) for name, v in parameters.own.items()},
         "batch_norm": learner.batch_norm,
         "trained_batch_norm": parameters.learner.batch_norm,

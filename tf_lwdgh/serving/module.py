@@ -80,7 +80,7 @@ class ServingModule(tf.Module):
         values = parameters.values()
         self.network = [_frozen(v, n) for v, n in zip(values.network, model.names)]
         self.own = {name: _frozen(v, name) for name, v in values.own.items()}
-        self.state = [_frozen(v, "batch_norm_average") for v in values.state]
+        self.state = [_frozen(v, n) for v, n in zip(values.state, model.state_names)]
         self._images, self._n_way = image_config, model.n_way
         most_ways = None if learner.any_way else model.n_way
         graphs = TaskGraphs(learner, model, image_config, self._meta, inner_steps)

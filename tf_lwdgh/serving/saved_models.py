@@ -23,7 +23,12 @@ _BATCH_NORM = re.compile(r"\s*(?:BATCH_NORM|[\w./]+\.batch_norm)\s*=")  # a bind
 
 
 def from_run(
-    run_dir: str, checkpoint: str, gin_params: Sequence[str] = (), *, batch_norm: str | None = None
+    run_dir: str,
+    checkpoint: str,
+    gin_params: Sequence[str] = (),
+    *,
+    batch_norm: str | None = None,
+    gin_files: Sequence[str] = (),
 ) -> ServingModule:
     """A run's checkpoint, ready to be saved; no data set is needed.
 
@@ -34,15 +39,16 @@ def from_run(
       batch_norm: the statistics that the served BatchNorm uses: one of Learner.batch_norm, or
         'as_trained'. None: what gin_params bind; else 'inductive' where the run was trained
         transductively, so that no answer depends on the other queries; else as trained.
+      gin_files: on top of the run's settings, such as another learner.
 
     Raises:
       FileNotFoundError: no such run, or no checkpoint in it yet.
       ValueError: a binding is wrong, BatchNorm is told twice, or no checkpoint is whole.
     """
-    experiment.parse_run(run_dir)
+    experiment.parse_run(run_dir, gin_files=gin_files)
     trained = experiment.Experiment().learner.batch_norm
     served = _served_batch_norm(trained, batch_norm, gin_params)
-    assembly = experiment.from_run(run_dir, gin_params)
+    assembly = experiment.from_run(run_dir, gin_params, gin_files=gin_files)
     steps = Evaluation().inner_steps
     experiment.refuse_idle_bindings(gin_params)
     manifest = load_checkpoint(assembly, run_dir, checkpoint)

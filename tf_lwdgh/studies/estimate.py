@@ -64,7 +64,8 @@ def time_job(job: Job, share: Slot) -> dict[str, float]:
     Raises:
       ValueError: its settings are wrong.
     """
-    spec = {"gin_files": job.gin_files, "gin_params": [*job.gin_params, *job.evaluation]}
+    bindings = [*job.gin_params, *job.evaluation]
+    spec = {"gin_files": job.gin_files, "gin_params": bindings, "data_dir": os.fspath(job.data_dir)}
     command = [sys.executable, "-m", "tf_lwdgh.studies.estimate", json.dumps(spec)]
     if share.cores:
         command.append(",".join(map(str, sorted(share.cores))))
@@ -77,11 +78,15 @@ def time_job(job: Job, share: Slot) -> dict[str, float]:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def _time(gin_files: Sequence[str], gin_params: Sequence[str]) -> dict[str, float]:
+def _time(
+    gin_files: Sequence[str], gin_params: Sequence[str], data_dir: str
+) -> dict[str, float]:
     import numpy as np
     import tensorflow as tf
 
     from tf_lwdgh import config
+    from tf_lwdgh.data.dataset_config import DatasetConfig
+    from tf_lwdgh.data.episodes import EpisodeConfig
     from tf_lwdgh.outer.evaluation import Evaluation, Evaluator
     from tf_lwdgh.outer.meta_step import OuterLoop
     from tf_lwdgh.outer.task_execution import TaskExecution
@@ -91,17 +96,24 @@ def _time(gin_files: Sequence[str], gin_params: Sequence[str]) -> dict[str, floa
 
     config.parse(gin_files, gin_params)
     Threads().apply(TaskExecution().at_once(OuterLoop().meta_batch_size))
-    assembly, evaluation = Experiment().build(None), Evaluation()
-    episode, image = assembly.episode, assembly.image
-    tasks, n_way = assembly.outer.meta_batch_size, episode.n_way
+    # A classifier's step depends on the number of classes, no other's on the data.
+    there = all(os.path.isdir(os.path.join(data_dir, name)) for name in DatasetConfig().names)
+    assembly = Experiment().build(data_dir if there else None, splits=["train"])
+    evaluation = Evaluation()
+    image, tasks = assembly.image, assembly.outer.meta_batch_size
 
-    def half(images_per_class: int) -> tuple[tf.Tensor, tf.Tensor]:
+    def half(n_way: int, images_per_class: int) -> tuple[tf.Tensor, tf.Tensor]:
         shape = (tasks, n_way * images_per_class, image.image_size, image.image_size, image.channels)
         labels = np.tile(np.repeat(np.arange(n_way), images_per_class), (tasks, 1))
         pixels = np.random.default_rng(0).random(shape, np.float32)
         return tf.constant(pixels), tf.constant(labels, tf.int32)
 
-    episodes = Episode(*half(episode.k_shot), *half(episode.n_query))
+    def of_shape(episode: EpisodeConfig) -> Episode:
+        n_way = episode.n_way
+        class_ids = tf.tile(tf.range(n_way)[None], [tasks, 1])
+        return Episode(*half(n_way, episode.k_shot), *half(n_way, episode.n_query), class_ids)
+
+    training, test = of_shape(assembly.training_episode), of_shape(assembly.episode)
     evaluator = Evaluator(assembly.parameters, inner_steps=evaluation.inner_steps)
 
     def seconds(run) -> float:
@@ -111,8 +123,8 @@ def _time(gin_files: Sequence[str], gin_params: Sequence[str]) -> dict[str, floa
             run()
         return (time.perf_counter() - start) / _TIMED_STEPS
 
-    step = seconds(lambda: assembly.meta_step(episodes, tf.constant(0, tf.int64))["train/loss"].numpy())
-    task = seconds(lambda: evaluator(episodes)["loss"].numpy()) / tasks
+    step = seconds(lambda: assembly.meta_step(training, tf.constant(0, tf.int64))["train/loss"].numpy())
+    task = seconds(lambda: evaluator(test)["loss"].numpy()) / tasks
     return {
         "step": step, "steps": assembly.total_steps, "task": task, "tasks": evaluation.n_tasks
     }  # fmt: skip

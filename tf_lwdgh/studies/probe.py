@@ -122,7 +122,7 @@ def probe(
     stream = _stream(seed)
     batches = pipeline.meta_batches(
         assembly.source(split),
-        assembly.shape,
+        assembly.training_episode if split == "train" else assembly.shape,
         meta_batch_size=assembly.outer.meta_batch_size,
         seed=stream,
         end_step=steps,
@@ -220,7 +220,7 @@ def _load(assembly: Assembly, run_dir: str | os.PathLike[str], which: str | int)
             f"{kept}. TrainerConfig.keep_checkpoints says how many of them a run keeps. "
             f"Received: which = {which}."
         )
-    folder.load(manifest, checkpoints.meta_variables(assembly.parameters))
+    folder.load_learned(manifest, assembly.parameters)
     return which
 
 
