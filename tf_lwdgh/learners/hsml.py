@@ -55,6 +55,7 @@ class HSML(GradientLearner):
         states; a second one writes them in reverse, which L_r compares, in mean squares. 'mean': z
         is of the mean over what dense layers make of each u; L_r is half the mean square.
       width: of z and h.
+      embedding: sizes of e: filters of both convolutions, units of both dense layers.
       clusters: nodes of the tree's levels, from the leaves up, without the root; one number or more.
       assignment: q by 'linear', as above, or by 'distance': −(‖h_k − a_j‖² + b_j)/2.
       variance: σ² of the leaves' clusters.
@@ -65,6 +66,7 @@ class HSML(GradientLearner):
 
     aggregation: str = "recurrent"
     width: int = 128
+    embedding: tuple[int, int, int] = (32, 384, 64)
     clusters: tuple[int, ...] = (4, 2)
     assignment: str = "linear"
     variance: float = 10.0
@@ -90,6 +92,8 @@ class HSML(GradientLearner):
         for name, known in (("aggregation", AGGREGATIONS), ("assignment", ASSIGNMENTS)):
             self.require(name, getattr(self, name) in known, f"must be one of {', '.join(known)}")
         self.require("width", self.width >= 1, "must be at least 1")
+        fits = len(self.embedding) == 3 and all(n >= 1 for n in self.embedding)
+        self.require("embedding", fits, "must be three numbers, each at least 1")
         nodes = tuple(self.clusters)
         fits = len(nodes) >= 1 and all(n >= 1 for n in nodes)
         self.require("clusters", fits, "must be one number or more, each at least 1")
@@ -106,12 +110,12 @@ class HSML(GradientLearner):
 
     def parts(self, model: FunctionalModel) -> Mapping[str, keras.Model]:
         dtype = tf.as_dtype(model.variables[0].dtype).name
-        pair = hsml_parts.FEATURES + model.n_way
+        pair = self.embedding[-1] + model.n_way
         recurrent = self.aggregation == "recurrent"
         make = hsml_parts.recurrent_autoencoder if recurrent else hsml_parts.mean_autoencoder
         sizes = {model.names[i]: math.prod(model.variables[i].shape) for i in self._gated(model)}
         return {
-            "embedding": hsml_parts.image_embedding(model.image_shape, dtype),
+            "embedding": hsml_parts.image_embedding(model.image_shape, self.embedding, dtype),
             **make(pair, self.width, dtype),
             "tree": hsml_parts.tree(
                 self.width,

@@ -10,12 +10,20 @@ import tensorflow as tf
 from tf_lwdgh.networks.layers.convolution import Convolution
 from tf_lwdgh.networks.layers.local_response import LocalResponseNormalization
 
-FEATURES = 64  # of an image's embedding
-_FILTERS, _HIDDEN, _MIDDLE = 32, 384, 96
+_MIDDLE = 96  # units of the mean autoencoder's first layer
 
 
-def image_embedding(image_shape: Sequence[int], dtype: str) -> keras.Model:
-    """Images [B, H, W, C] -> [B, 64], by weights that no inner loop moves."""
+def image_embedding(
+    image_shape: Sequence[int], sizes: tuple[int, int, int], dtype: str
+) -> keras.Model:
+    """Images [B, H, W, C] -> [B, D].
+
+    Args:
+      image_shape: (H, W, C).
+      sizes: filters of both convolutions, units of the dense layer between, D.
+      dtype: of all.
+    """
+    filters, hidden, features = sizes
 
     def named(name: str, **more) -> dict:
         narrow = keras.initializers.TruncatedNormal(stddev=0.04)
@@ -33,9 +41,9 @@ def image_embedding(image_shape: Sequence[int], dtype: str) -> keras.Model:
 
     images = keras.Input(image_shape, dtype=dtype)
     plain = {"activation": "relu", "use_bias": False}
-    x = normalised(pooled(Convolution(_FILTERS, 5, **named("conv1", **plain))(images)))
-    x = pooled(normalised(Convolution(_FILTERS, 5, **named("conv2", **plain))(x)))
-    x = dense(FEATURES, "dense2")(dense(_HIDDEN, "dense1")(keras.layers.Flatten(dtype=dtype)(x)))
+    x = normalised(pooled(Convolution(filters, 5, **named("conv1", **plain))(images)))
+    x = pooled(normalised(Convolution(filters, 5, **named("conv2", **plain))(x)))
+    x = dense(features, "dense2")(dense(hidden, "dense1")(keras.layers.Flatten(dtype=dtype)(x)))
     return keras.Model(images, x)
 
 
