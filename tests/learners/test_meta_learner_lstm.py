@@ -7,7 +7,7 @@ import tensorflow as tf
 from tests.learners import numpy_lstm, tiny_tasks
 from tf_lwdgh.learners import FOMAML, MetaLearnerLSTM
 from tf_lwdgh.learners.inner_loop import InnerLoop
-from tf_lwdgh.learners.meta_learner_lstm import NAMES, preprocessed
+from tf_lwdgh.learners.meta_learner_lstm import NAMES
 from tf_lwdgh.learners.meta_parameters import MetaParameters
 from tf_lwdgh.networks.backbones import convnet4
 
@@ -60,15 +60,6 @@ def test_the_steps_are_those_written_out(per_image):
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
     assert np.abs(path[-1][0] - path[0][0]).max() > 1e-3
-
-
-def test_numbers_of_any_size_are_told_by_two_of_about_one():
-    e = np.exp(-10.0)
-    x = tf.constant([1.0, -e**2, e, -e / 2, 0.0, 1e30], tf.float64)
-    expected = [[0, 1], [-1, -e], [-1, 1], [-1, -0.5], [-1, 0], [3 * np.log(10), 1]]
-    np.testing.assert_allclose(preprocessed(x), expected, rtol=1e-12, atol=1e-15)
-    for row, value in zip(preprocessed(x), x.numpy()):
-        np.testing.assert_allclose(row, numpy_lstm.preprocessed(value), rtol=1e-12)
 
 
 def test_recomputed_steps_and_fused_blocks_give_the_same_gradients():

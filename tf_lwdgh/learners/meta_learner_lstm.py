@@ -23,6 +23,7 @@ from tf_lwdgh.learners.base import OwnParameter
 from tf_lwdgh.learners.context import Context
 from tf_lwdgh.learners.gradient_learner import GradientLearner
 from tf_lwdgh.learners.inner_loop import Seen, Update, adapt
+from tf_lwdgh.learners.log_and_sign import log_and_sign
 from tf_lwdgh.networks.functional import FunctionalModel, Prepared
 from tf_lwdgh.types import Meta, Published, Tensors, stream_key
 
@@ -148,9 +149,9 @@ def lstm_update(count: tf.Tensor) -> Update:
         w = Weights(*weights)
         hidden, cell, forget, insert = slots
         gradient, c = _flat(velocities) / count, _flat(seen.params)
-        loss = preprocessed(tf.stop_gradient(seen.loss)[None])
+        loss = log_and_sign(tf.stop_gradient(seen.loss)[None], _P)
         loss = tf.tile(loss, [tf.size(gradient), 1])
-        told = tf.concat([loss, preprocessed(gradient), hidden], 1)
+        told = tf.concat([loss, log_and_sign(gradient, _P), hidden], 1)
         i, f, o, candidate = tf.split(tf.matmul(told, w.kernel) + w.bias, 4, axis=1)
         cell = tf.sigmoid(f) * cell + tf.sigmoid(i) * tf.tanh(candidate)
         hidden = tf.sigmoid(o) * tf.tanh(cell)
@@ -160,14 +161,6 @@ def lstm_update(count: tf.Tensor) -> Update:
         return _like(change, velocities), [hidden, cell, forget, insert]
 
     return update
-
-
-def preprocessed(x: tf.Tensor) -> tf.Tensor:
-    """Two numbers of one, so that its order of magnitude matters little: [P] -> [P, 2]."""
-    least = tf.exp(tf.constant(-_P, x.dtype))
-    large = tf.abs(x) >= least
-    size = tf.where(large, tf.math.log(tf.maximum(tf.abs(x), least)) / _P, -1)
-    return tf.stack([size, tf.where(large, tf.sign(x), x / least)], 1)
 
 
 def _gate(hidden: tf.Tensor, c: tf.Tensor, before: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
