@@ -20,11 +20,11 @@ import keras
 import tensorflow as tf
 
 from tf_lwdgh import config
-from tf_lwdgh.learners import hsml_parts
 from tf_lwdgh.learners.context import Context
 from tf_lwdgh.learners.gradient_learner import AdaptedNetwork, GradientLearner
 from tf_lwdgh.learners.losses import cross_entropy
 from tf_lwdgh.learners.shuffles import rounds
+from tf_lwdgh.networks import hsml_parts
 from tf_lwdgh.networks.functional import FunctionalModel
 from tf_lwdgh.types import Episode, Meta, Published, TaskResult, Tensors
 
@@ -46,9 +46,9 @@ class HSML(GradientLearner):
     'output' or 'pooled' of the autoencoder: at 84×84 pixels and 5-way 14 million weights for a
     network of 33,000.
 
-    BatchNorm's scales and offsets have no gates, as in the authors' code; nor, which there they
-    have, the biases that batch statistics cancel. The authors' recipe is MAML's, 60,000 meta-steps of 4 tasks at
-    1 shot and 50,000 at 5 shots, where the first 10 support images alone make z.
+    BatchNorm's scales and offsets have no gates, as in the authors' code; nor, other than there,
+    have the biases that batch statistics cancel. The authors' recipe is MAML's, 60,000 meta-steps of
+    4 tasks at 1 shot and 50,000 at 5 shots, where the first 10 support images alone make z.
 
     Attributes:
       aggregation: 'recurrent': a GRU reads the u one after the other, and z is the mean of its

@@ -87,11 +87,11 @@ class Reconciling(GradientLearner):
         Published("mini-ImageNet 5-way 5-shot, Convnet4", "64.60 ± 0.92", "secondary tables"),
     )
     traps: ClassVar[str] = (
-        "Equal initialisations get equal shares and equal gradients, for ever. The candidate's share decides "
-        "whether it joins, and nothing else: no task is trained on it in the same meta-step. It is "
-        "drawn anew after every meta-step, with a standard deviation of at least init_spread "
-        "times the variable's own, since one initialisation has no spread. A growing mixture adapts all L slots from "
-        "the start, open or not. The counts n_l grow without bound, so that an "
+        "Equal initialisations get equal shares and equal gradients, for ever. The candidate's share "
+        "decides whether it joins, and nothing else: no task is trained on it in the same meta-step. "
+        "It is drawn anew after every meta-step, with a standard deviation of at least init_spread "
+        "times the variable's own, since one initialisation has no spread. A growing mixture adapts "
+        "all L slots from the start, open or not. The counts n_l grow without bound, so that an "
         "early initialisation outweighs a late one ever more. With batch_norm = 'global' one "
         "average serves all initialisations."
     )
