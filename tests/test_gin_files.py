@@ -155,9 +155,9 @@ def test_every_fragment_goes_on_top_of_every_experiment(path):
             assert experiment.aggregator == LWDGH()
 
 
-# MAML++ has meta-batches of 2 tasks, classifiers of 1; these need 3 and 4, and say so.
+# Learners with small meta-batches, of one batch where they classify; these need 3 and 4, and say so.
 CLASSIFIERS = ("classifier", "simple_shot", "baseline", "baseline_pp", "logistic_regression")
-FEW_TASKS = {"maml_plus_plus": 2} | dict.fromkeys(CLASSIFIERS, 1)
+FEW_TASKS = {"maml_plus_plus": 2, "meta_learner_lstm": 1} | dict.fromkeys(CLASSIFIERS, 1)
 NEEDY = ("trimmed_mean", "krum")
 
 

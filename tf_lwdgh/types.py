@@ -8,6 +8,7 @@ H, W, C an image's height, width and channels.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -68,6 +69,7 @@ class TaskResult(NamedTuple):
     loss: tf.Tensor  # scalar: the query loss, in nats
     logits: tf.Tensor  # [N*Q, N], or more columns after those: the query set's
     state: Tensors  # the batch statistics for the moving averages of batch_norm='global'
+    told: Sequence[tf.Tensor] = ()  # what the learner's `after_step` wants to know, see `Learner.tells`
 
 
 class Aggregated(NamedTuple):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.learners import tiny_tasks
+from tests.learners import numpy_lstm, tiny_tasks
 from tf_lwdgh import aggregators, config, learners
 from tf_lwdgh.learners.base import BATCH_NORM
 from tf_lwdgh.learners.inner_loop import InnerLoop
@@ -129,6 +129,64 @@ def check_implicit(params, meta) -> None:
         assert np.linalg.norm(curved) > 0.1 * norm and np.linalg.norm(left - right) < 1e-4 * norm
 
 
+def check_slope_with_gradients_held(params, meta) -> None:
+    """That of L_Q at where the LSTM, written out again, walks by gradients and losses held fast."""
+    told, count = tiny_tasks.context(params), len(BATCH.support_labels[0])
+    held = []
+    for k, path in enumerate(paths(params, meta)):
+        one, gradients, losses = tiny_tasks.task(BATCH, k), [], []
+        for at in path[:-1]:
+            with tf.GradientTape() as tape:
+                tape.watch(at)
+                logits, _ = params.model.apply(at, meta.state, one.support_images, training=True)
+                loss = crossentropy(logits, one.support_labels)
+            gradients.append([g.numpy() / count for g in tape.gradient(loss, at)])
+            losses.append(float(loss))
+        held.append((gradients, losses))
+
+    def objective(at: Meta) -> np.ndarray:
+        own = {name: value.numpy() for name, value in at.own.items()}
+        starts = params.learner.start(told, at, None, None)
+        ends = [numpy_lstm.walk([v.numpy() for v in starts], *h, own)[-1] for h in held]
+        return np.array([query_loss(params, at, end, k) for k, end in enumerate(ends)])
+
+    for k, path in enumerate(paths(params, meta)):
+        np.testing.assert_allclose(objective(meta)[k], query_loss(params, meta, path[-1], k))
+    tiny_tasks.assert_gradient_is_the_slope(params, BATCH, meta, objective=objective, directions=1)
+
+
+def check_slope_with_shares_held(params, meta) -> None:
+    """That of Σ γ_l L_Q(φ^l), φ^l as MAML learns it from each start, with γ held fast."""
+    maml = learners.ALL["MAML"](inner_loop=params.learner.inner_loop)
+    told, tasks = tiny_tasks.context(params), range(tiny_tasks.N_TASKS)
+
+    def ends(at: Meta, k: int) -> list:
+        one = tiny_tasks.task(BATCH, k)
+        starts = [list(at.network) for _ in range(params.learner.initialisations)]
+        for slot, start in enumerate(starts[1:], 2):
+            start[:] = [at.own[f"init{slot}/{name}"] for name in params.model.names]
+        support = params.model.prepare(one.support_images)
+        moved = (at._replace(network=start) for start in starts)
+        return [maml.trajectory(told, m, support, one.support_labels)[-1] for m in moved]
+
+    def shares(k: int) -> np.ndarray:
+        one, fits = tiny_tasks.task(BATCH, k), []
+        for end in ends(meta, k):
+            logits, _ = params.model.apply(end, meta.state, one.support_images, training=True)
+            fits.append(-len(logits) * float(crossentropy(logits, one.support_labels)))
+        weights = np.exp(np.array(fits) / params.learner.temperature)
+        return weights / weights.sum()
+
+    held = [shares(k) for k in tasks]
+    assert all(0.01 < s.min() < 0.99 for s in held)
+
+    def objective(at: Meta) -> np.ndarray:
+        losses = [[query_loss(params, at, end, k) for end in ends(at, k)] for k in tasks]
+        return np.array([s @ np.array(one) for s, one in zip(held, losses)])
+
+    tiny_tasks.assert_gradient_is_the_slope(params, BATCH, meta, objective=objective, directions=1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     """How a learner is tried.
@@ -166,6 +224,7 @@ class Case:
         return learners.ALL[self.learner](**settings)
 
 
+SMALL_HSML = {"width": 6, "embedding": (2, 5, 4)}
 CASES = {  # of several cases of a learner, the first is the one for what takes longer
     "MAML": Case("MAML"),
     "MAML_zero_head": Case("MAML", {"head": "zero"}),
@@ -245,6 +304,24 @@ CASES = {  # of several cases of a learner, the first is the one for what takes 
         "LogisticRegression", {"n_classes": tiny_tasks.N_CLASSES}, None, vectorized=False
     ),
     "Recon": Case("Recon", {"layers": ("conv1",)}, vectorized=False),
+    "MetaLearnerLSTM": Case(
+        "MetaLearnerLSTM",
+        {"units": 4},
+        {"adapt_batch_norm": True},
+        check_slope_with_gradients_held,
+    ),
+    "HSML": Case(  # the head's bias starts at 0, and its gate has no effect
+        "HSML",
+        SMALL_HSML,
+        idle=("gates/head_bias/kernel", "gates/head_bias/bias"),
+    ),
+    "HSML_mean": Case(
+        "HSML",
+        {**SMALL_HSML, "aggregation": "mean", "clusters": (3,), "embedded": 4},
+    ),
+    "Reconciling": Case(
+        "Reconciling", {"initialisations": 2, "temperature": 5.0}, check=check_slope_with_shares_held
+    ),
 }
 FIRST = {name: case for name, case in CASES.items() if name == case.learner}
 

@@ -190,8 +190,8 @@ def assert_gradient_is_the_slope(
     values = [v.numpy() for v in params.flatten(meta)]
     r = np.random.default_rng(1)
     ways = [[r.normal(size=v.shape) for v in values] for _ in range(directions)]
-    if params.own:
-        count = len(values) - len(params.own)
+    if params.own_trained:
+        count = len(values) - len(params.own_trained)
         drawn = [r.normal(size=v.shape) for v in values]
         ways.append([0 * d if i < count else d for i, d in enumerate(drawn)])
     for way in ways:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tests.toy_learners import Centres, CoupledCentres
+from tests.toy_learners import CountedCentres, CoupledCentres
 from tf_lwdgh.aggregators import LWDGH
 from tf_lwdgh.aggregators.explore_exploit import ExploreExploit
 from tf_lwdgh.learners import MAML
@@ -23,7 +23,8 @@ from tf_lwdgh.types import Episode
 LEARNER = MAML(inner_loop=InnerLoop(steps=1, inner_lr=0.1), batch_norm="global")
 CASES = {  # learner, aggregator, explore-exploit, sharpness of the outer loop
     "own": (
-        Centres(harmonized=False, batch_norm="global"), LWDGH(unit="model", temperature=0.5), None, 0.0
+        CountedCentres(harmonized=False, batch_norm="global"),
+        LWDGH(unit="model", temperature=0.5), None, 0.0,
     ),
     "lwdgh_ee": (LEARNER, LWDGH(), ExploreExploit(p_max=0.5), 0.0),
     "coupled_sharp": (

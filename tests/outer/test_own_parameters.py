@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tests import oracles
 from tests.learners import tiny_tasks
-from tests.toy_learners import Centres, CoupledCentres
+from tests.toy_learners import Centres, CountedCentres, CoupledCentres
 from tf_lwdgh.aggregators import LWDGH, Mean
 from tf_lwdgh.aggregators.conflict_report import ConflictReport
 from tf_lwdgh.learners.base import OwnParameter
@@ -150,6 +150,26 @@ def test_couplings_reach_their_tasks_however_these_run(mode, batch):
     np.testing.assert_allclose(
         run().gradients[-1], coupled_slopes(parameters, batch), rtol=1e-6, atol=1e-9
     )
+
+
+def test_a_learner_keeps_what_no_gradient_trains(batch):
+    """The sum of the losses of all meta-steps, which then moves a parameter that is trained too."""
+    step, plain = build(CountedCentres()), build(Centres())
+    parameters, other = step.parameters, plain.parameters
+    assert list(parameters.own) == ["log_scale", "kept/losses"]
+    assert parameters.own_trained == ["log_scale"] and parameters.names == other.names
+    assert parameters.units("layer") == other.units("layer")
+    before = 0.0
+    for s in range(2):
+        out, kept = run(step, batch, s), parameters.own["kept/losses"].numpy()
+        expected = run(plain, batch, s)
+        assert kept == pytest.approx(before + N_TASKS * expected["train/loss"], rel=1e-6)
+        assert out["learner/kept/losses"] == kept
+        moved = parameters.own["log_scale"].numpy() - other.own["log_scale"].numpy()
+        assert moved == pytest.approx(1e-3 * kept * (s + 1), rel=1e-6)
+        other.own["log_scale"].assign(parameters.own["log_scale"])
+        before = kept
+    assert not [key for key in expected if key.startswith("learner/")]
 
 
 def mean_gradient(parameters, batch, at):

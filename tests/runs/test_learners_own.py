@@ -26,8 +26,8 @@ def folder(tmp_path_factory):
     return path
 
 
-def train(folder, name, *params, stop=lambda: False):
-    assembly = tiny.build(folder, LEARNER, "OUTER_LR = 0.05", *params)
+def train(folder, name, *params, learner=LEARNER, stop=lambda: False):
+    assembly = tiny.build(folder, learner, "OUTER_LR = 0.05", *params)
     trainer = Trainer(assembly, str(folder / name))
     progress = Progress(total=12, done=trainer.at.step, tasks_per_step=3, stream=io.StringIO())
     trainer.run(stop=stop, progress=progress)
@@ -66,6 +66,26 @@ def test_a_stopped_run_goes_on_to_the_bit(folder, whole):
     pairs = zip(again.parameters.variables_trained, whole.parameters.variables_trained)
     for a, b in pairs:
         np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_what_no_gradient_trains_is_kept_too(folder):
+    """The counts of a growing mixture, whose second initialisation joins some steps after the stop."""
+    grows = ("growing = True", "pause = 6", "threshold = 0.01", "initialisations = 2")
+    params = [f"Reconciling.{x}" for x in (*grows, "inner_loop = @InnerLoop()")]
+    params += ["convnet4.blocks = 1", "Experiment.aggregator = @Mean()", "Experiment.explore = None"]
+    params += ["TrainerConfig.validate_every = 0"]
+    learner = "Experiment.learner = @Reconciling()"
+    whole = train(folder, "grown", *params, learner=learner)
+    asked = iter([False] * 4 + [True])
+    half = train(folder, "grown half", *params, learner=learner, stop=lambda: next(asked))
+    again = train(folder, "grown half", *params, learner=learner)
+    n_open = [float(x.parameters.own["mixture/open"].numpy()) for x in (half, again)]
+    assert n_open == [1, 2]
+    assert lines(folder / "grown half") == lines(folder / "grown")
+    grown = [line["learner/mixture/open"] for line in lines(folder / "grown") if "train/loss" in line]
+    assert grown == [1] * 6 + [2] * 6
+    for name, value in whole.parameters.own.items():
+        np.testing.assert_array_equal(again.parameters.own[name].numpy(), value.numpy())
 
 
 def test_an_evaluation_loads_it_and_depends_on_it(folder, whole, monkeypatch):

@@ -32,12 +32,14 @@ class OwnParameter:
       layer: what it is grouped under where conflict is measured by layer; by default its name up to the
         last '/'.
       harmonized: whether the aggregator treats it as it does the network's; else it gets the mean.
+      trained: whether the optimizer trains it; else nothing but the learner's `after_step` changes it.
     """
 
     name: str
     initial: Any
     layer: str | None = None
     harmonized: bool = True
+    trained: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,6 +195,26 @@ class Learner:
             self.trained(context.model),
             context.loss_scale,
         )
+
+    # What it keeps from meta-step to meta-step that no gradient trains, such as counts of tasks: own
+    # parameters with trained=False, and what the tasks tell of themselves.
+
+    def tells(self, model: FunctionalModel) -> Sequence[tf.TensorSpec]:
+        """What every training task tells `after_step`: the specs of TaskResult.told."""
+        return ()
+
+    def after_step(self, context: Context, meta: Meta, told: Tensors) -> Mapping[str, tf.Tensor]:
+        """New values of some of its own parameters, once the optimizer has made its step.
+
+        Args:
+          context: of training, without a task; its clock gives the keys of random draws.
+          meta: the meta-parameters after the step.
+          told: what the tasks told, each summed over the tasks of all replicas.
+
+        Returns:
+          Values by the names of `own`; parameters that it doesn't name stay.
+        """
+        return {}
 
     # Losses that couple the tasks: one scalar a task, from all to all.
 

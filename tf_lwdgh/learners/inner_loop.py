@@ -12,7 +12,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -21,10 +21,18 @@ from tf_lwdgh.types import Tensors
 
 Loss = Callable[[Tensors, Tensors], tf.Tensor]  # (parameters, the step's inputs) -> a scalar
 # (velocities, the step's inputs) -> what is subtracted; with slots: (…, slots) -> (that, new slots)
+# where it sees the step: (…, slots, Seen) -> (that, new slots)
 Update = Callable[..., Any]
 MEMORY = ("store", "recompute")
 
 _inline = False
+
+
+class Seen(NamedTuple):
+    """What an update may be told of its step beside the velocities."""
+
+    loss: tf.Tensor  # scalar: the support loss before the step
+    params: Tensors  # the moving parameters before the step
 
 
 @contextlib.contextmanager
@@ -147,6 +155,7 @@ def adapt(
     steps: int | None = None,
     differentiable: bool = True,
     order: tf.Tensor | None = None,
+    sees: bool = False,
 ) -> list[Tensors]:
     """Adapts parameters to a loss; a pure function, differentiable in `params` and `inputs`.
 
@@ -164,6 +173,7 @@ def adapt(
       differentiable: False where no outer gradient is wanted (evaluation, serving).
       order: scalar, 1 or 0: whether the outer gradient goes through the inner gradients at this
         meta-step, where that anneals; overrides `settings.second_order`.
+      sees: whether the update, which then has slots, is given a `Seen` after them.
 
     Returns:
       The parameters before the first step and after each: steps + 1 lists of one tensor a variable.
@@ -173,7 +183,8 @@ def adapt(
         return [list(params)] * (steps + 1)
 
     def step(carry: Tensors, given: Tensors) -> Tensors:
-        return _step(loss, carry, given, settings, list(moving), update, len(slots), order)
+        kind = update, len(slots), sees
+        return _step(loss, carry, given, settings, list(moving), kind, order)
 
     step = traced_once(step)
     if differentiable and settings.memory == "recompute":
@@ -191,22 +202,22 @@ def _step(
     given: Tensors,
     settings: InnerLoop,
     moving: Sequence[int],
-    update: Update,
-    n_slots: int,
+    kind: tuple[Update, int, bool],
     order: tf.Tensor | None,
 ) -> Tensors:
     """One step from and to a carry: all parameters, the velocities of the moving ones, the slots."""
+    update, n_slots, sees = kind
     end = len(carry) - n_slots
     count = end - len(moving)
     params, velocity, slots = list(carry[:count]), carry[count:end], carry[end:]
     at = [params[i] for i in moving]
-    gradients = _gradients(loss, params, given, moving, settings.loss_scale)
+    value, gradients = _gradients(loss, params, given, moving, settings.loss_scale)
     if settings.sharpness:
         uphill = _uphill(gradients, settings.sharpness)
         shifted = list(params)
         for i, p, e in zip(moving, at, uphill):
             shifted[i] = p + e
-        gradients = _gradients(loss, shifted, given, moving, settings.loss_scale)
+        _, gradients = _gradients(loss, shifted, given, moving, settings.loss_scale)
     if order is not None:
         gradients = [order * g + (1 - order) * tf.stop_gradient(g) for g in gradients]
     elif not settings.second_order:
@@ -215,7 +226,9 @@ def _step(
         gradients = [g + settings.weight_decay * p for g, p in zip(gradients, at)]
     if settings.momentum:
         velocity = gradients = [settings.momentum * v + g for v, g in zip(velocity, gradients)]
-    changes, slots = update(gradients, given, slots) if n_slots else (update(gradients, given), [])
+    told = [Seen(value, at)] if sees else []
+    found = update(gradients, given, *([slots] if n_slots else []), *told)
+    changes, slots = found if n_slots else (found, [])
     for i, p, change in zip(moving, at, changes):
         params[i] = p - change
     return [*params, *velocity, *slots]
@@ -223,13 +236,16 @@ def _step(
 
 def _gradients(
     loss: Loss, params: Tensors, given: Tensors, moving: Sequence[int], scale: float
-) -> Tensors:
+) -> tuple[tf.Tensor, Tensors]:
+    """The loss, and its gradient in the moving parameters."""
     at = [params[i] for i in moving]
     with tf.GradientTape() as tape:
         tape.watch(at)
         value = scale * loss(params, given)
     gradients = tape.gradient(value, at, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    return gradients if scale == 1 else [g / scale for g in gradients]
+    if scale == 1:
+        return value, gradients
+    return value / scale, [g / scale for g in gradients]
 
 
 def _uphill(gradients: Tensors, distance: float) -> Tensors:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import keras
 import tensorflow as tf
 
@@ -18,6 +20,7 @@ class MetaParameters(tf.Module):
       model: the network's functional view.
       learner: the learner.
       own: the learner's own meta-parameters by name, those of its parts too.
+      own_trained: the names of those that the optimizer trains.
       variables_trained: what the outer loop trains: first the network's, then the learner's own.
       names: a readable name for each of them, such as 'conv1/kernel'.
 
@@ -39,20 +42,29 @@ class MetaParameters(tf.Module):
             raise ValueError(f"{type(learner).__name__} names two of its own parameters alike.")
         # Keras allows no '/' in a name.
         self.own = {
-            name: keras.Variable(p.initial, name=name.replace("/", "."), dtype=p.initial.dtype.name)
+            name: keras.Variable(
+                p.initial,
+                name=name.replace("/", "."),
+                dtype=p.initial.dtype.name,
+                trainable=p.trained,
+                aggregation="only_first_replica",  # which `assign` sets: all replicas compute the same
+            )
             for name, p in declared.items()
         }
+        declared = {name: p for name, p in declared.items() if p.trained}
+        self.own_trained = list(declared)
         own_layers = [p.layer or name.rpartition("/")[0] or name for name, p in declared.items()]
         in_units = [p.harmonized for p in declared.values()]
         for name, network in learner.parts(self.model).items():
             part = self.model.attach(name, network)
             self.own |= zip(part.names, part.variables)
+            self.own_trained += part.names
             own_layers += part.layer_names
             in_units += [not idle for idle in part.is_idle]
         self._trained = [i for i, yes in enumerate(learner.trained(self.model)) if yes]
         self.variables_trained = [self.model.variables[i] for i in self._trained]
-        self.variables_trained += self.own.values()
-        self.names = [self.model.names[i] for i in self._trained] + list(self.own)
+        self.variables_trained += [self.own[name] for name in self.own_trained]
+        self.names = [self.model.names[i] for i in self._trained] + self.own_trained
         self._layers = [self.model.layer_names[i] for i in self._trained]
         self._layers += own_layers
         self._in_units = [not self.model.is_idle[i] for i in self._trained] + in_units
@@ -78,11 +90,17 @@ class MetaParameters(tf.Module):
             tf.zeros(v.shape, v.dtype) if meta.network[i] is None else meta.network[i]
             for i, v in zip(self._trained, self.variables_trained)
         ]
-        return network + [meta.own[name] for name in self.own]
+        return network + [meta.own[name] for name in self.own_trained]
 
     def replaced(self, meta: Meta, values: Tensors) -> Meta:
         """A structure with other values for the trained variables."""
         network, count = list(meta.network), len(self._trained)
         for i, value in zip(self._trained, values):
             network[i] = value
-        return meta._replace(network=network, own=dict(zip(self.own, values[count:])))
+        own = meta.own | dict(zip(self.own_trained, values[count:]))
+        return meta._replace(network=network, own=own)
+
+    def assign_own(self, values: Mapping[str, tf.Tensor]) -> None:
+        """Sets some of the learner's own, by name; on every replica to the same."""
+        for name, value in values.items():
+            self.own[name].assign(value)

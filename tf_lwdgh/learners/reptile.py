@@ -18,6 +18,7 @@ from tf_lwdgh.learners.context import Context
 from tf_lwdgh.learners.gradient_learner import GradientLearner
 from tf_lwdgh.learners.inner_loop import Update, adapt
 from tf_lwdgh.learners.losses import cross_entropy
+from tf_lwdgh.learners.shuffles import minibatches
 from tf_lwdgh.networks.functional import FunctionalModel, Prepared
 from tf_lwdgh.types import Episode, Meta, Published, TaskResult, Tensors
 
@@ -178,44 +179,3 @@ class Reptile(GradientLearner):
 def _adam_slots(params: Tensors, moving: Sequence[int]) -> Tensors:
     """The second moments before the first step, and the power β₂⁰."""
     return [*(tf.zeros_like(params[i]) for i in moving), tf.ones([], params[0].dtype)]
-
-
-def minibatches(
-    count: int | tf.Tensor, size: int, steps: int, key: tf.Tensor
-) -> list[tf.Tensor]:
-    """Indices of the minibatches of some steps, in shuffled passes over all examples.
-
-    Args:
-      count: of the examples.
-      size: of a minibatch; larger than `count` repeats examples within one.
-      steps: how many minibatches.
-      key: [2] int64; the order is a function of it and of nothing else.
-
-    Returns:
-      `steps` tensors [size] int32.
-    """
-    passes = -(-steps * size // count)
-    noise = tf.reshape(_noise(passes * count, key), [passes, count])
-    order = tf.reshape(tf.argsort(noise, axis=-1), [-1])
-    return [tf.reshape(order[s * size : (s + 1) * size], [size]) for s in range(steps)]
-
-
-def _noise(count: int | tf.Tensor, key: tf.Tensor) -> tf.Tensor:
-    """[count] float64, spread evenly, by SplitMix64 (Steele et al. 2014) from a key [2] int64.
-
-    Not by Philox: no task of tf.vectorized_map may have a key of its own there.
-    """
-    gamma = tf.constant(0x9E3779B97F4A7C15, tf.uint64)
-    key = tf.cast(key, tf.uint64)  # modulo 2⁶⁴
-    start = _mixed(_mixed(key[0] + gamma) ^ key[1])
-    counted = tf.cast(tf.range(1, count + 1), tf.uint64)
-    mixed = _mixed(start + gamma * counted)
-    return tf.cast(tf.bitwise.right_shift(mixed, tf.constant(11, tf.uint64)), tf.float64)
-
-
-def _mixed(x: tf.Tensor) -> tf.Tensor:
-    """SplitMix64's output function: every bit of a uint64 on all."""
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
-        x ^= tf.bitwise.right_shift(x, tf.constant(shift, tf.uint64))
-        x *= tf.constant(factor, tf.uint64)
-    return x

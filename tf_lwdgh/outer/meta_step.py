@@ -14,6 +14,7 @@ from tf_lwdgh.aggregators.collectives import Collective
 from tf_lwdgh.aggregators.conflict_report import ConflictReport
 from tf_lwdgh.aggregators.explore_exploit import ExploreExploit
 from tf_lwdgh.aggregators.task_gradients import TaskGradients
+from tf_lwdgh.learners.context import Context
 from tf_lwdgh.learners.meta_parameters import MetaParameters
 from tf_lwdgh.outer import optimizers
 from tf_lwdgh.outer.outer_gradients import Outcome, outer_gradients
@@ -172,6 +173,7 @@ class MetaStep(tf.Module):
         metrics |= self._update_metrics(aggregated.gradients)
         self._apply(aggregated.gradients)
         self._average_statistics(outcome.statistics, collective)
+        metrics |= self._after_step(outcome.told, clock, collective)
         return metrics | self._task_metrics(outcome, collective)
 
     def _outcome(self, episodes: Episode, clock: Clock, collective: Collective) -> Outcome:
@@ -227,6 +229,16 @@ class MetaStep(tf.Module):
         means = collective.sum([tf.reduce_mean(s, 0) / collective.size for s in statistics])
         for variable, mean in zip(self.parameters.model.state_variables, means):
             variable.assign(momentum * tf.convert_to_tensor(variable) + (1 - momentum) * mean)
+
+    def _after_step(self, told: Tensors, clock: Clock, collective: Collective) -> Metrics:
+        """Lets the learner change what it keeps; the scalars of it are metrics."""
+        parameters = self.parameters
+        summed = collective.sum([tf.reduce_sum(x, 0) for x in told]) if told else []
+        context = Context(parameters.model, training=True, clock=clock)
+        values = parameters.learner.after_step(context, parameters.values(), summed)
+        parameters.assign_own(values)
+        kept = {name: v for name, v in values.items() if name not in parameters.own_trained}
+        return {f"learner/{name}": v for name, v in kept.items() if v.shape.rank == 0}
 
     def _update_metrics(self, update: Tensors) -> Metrics:
         inside = {i for members in self.units.values() for i in members}

@@ -21,6 +21,7 @@ class Outcome(NamedTuple):
     losses: tf.Tensor  # [T]: the query losses, in nats
     accuracies: tf.Tensor  # [T] float32: of the queries
     statistics: Tensors  # [T, *shape]: BatchNorm's, for the averages of batch_norm='global'
+    told: Tensors  # [T, *shape]: what Learner.after_step wants to know
 
 
 class _Task(NamedTuple):
@@ -63,7 +64,8 @@ def outer_gradients(
         told = _told(context, episodes, task)._replace(coupling=coupling)
         gradient, result = learner.outer_gradient(told, meta, task.episode)
         hits = accuracy(result.logits, task.episode.query_labels)
-        return Outcome(parameters.flatten(gradient), result.loss, hits, list(result.state))
+        flat, told = parameters.flatten(gradient), list(result.told)
+        return Outcome(flat, result.loss, hits, list(result.state), told)
 
     return execution.over(one_task, tasks, _signature(parameters, meta))
 
@@ -79,7 +81,8 @@ def _signature(parameters: MetaParameters, meta: Meta) -> Outcome:
         return [tf.TensorSpec(x.shape, x.dtype) for x in tensors]
 
     scalars = tf.TensorSpec([], meta.network[0].dtype), tf.TensorSpec([], tf.float32)
-    return Outcome(specs(parameters.flatten(meta)), *scalars, specs(meta.state))
+    told = list(parameters.learner.tells(parameters.model))
+    return Outcome(specs(parameters.flatten(meta)), *scalars, specs(meta.state), told)
 
 
 def _tasks(
