@@ -97,14 +97,16 @@ class MetaNet(EmbeddingLearner):
 
     def own(self, model: FunctionalModel) -> list[OwnParameter]:
         dtype = model.variables[0].dtype
-        # An initializer each: one draws the same for every kernel of a shape.
-        return [
-            OwnParameter(
-                f"{network}/{layer}/kernel", keras.initializers.GlorotUniform()(shape, dtype)
-            )
-            for network in ("base", "keys")
-            for layer, shape in self.shapes(model).items()
-        ]
+
+        def kernel(network: str, layer: str, shape: tuple[int, ...]) -> OwnParameter:
+            # An initializer each: one draws the same for every kernel of a shape.
+            start = keras.initializers.GlorotUniform()(shape, dtype)
+            # u's logits count in the gradients that d is told alone, which are constants.
+            trained = (network, layer) != ("keys", "dense2")
+            return OwnParameter(f"{network}/{layer}/kernel", start, trained=trained)
+
+        shapes = self.shapes(model).items()
+        return [kernel(network, *layer) for network in ("base", "keys") for layer in shapes]
 
     def parts(self, model: FunctionalModel) -> Mapping[str, keras.Model]:
         dtype = model.variables[0].dtype
