@@ -199,6 +199,7 @@ class Case:
       blocks: of the network, where one is not enough.
       hooked: whether the network's activations can be hooked.
       idle: own parameters that so small a task gives no gradient.
+      frozen: whether the network stays as it is, its averages too.
       vectorized: whether it is tried with all tasks as one batch; not where it has no operation
         that another has not.
     """
@@ -210,6 +211,7 @@ class Case:
     blocks: int = 1
     hooked: bool = False
     idle: tuple[str, ...] = ()
+    frozen: bool = False
     vectorized: bool = True
 
     @property
@@ -266,6 +268,12 @@ CASES = {  # of several cases of a learner, the first is the one for what takes 
     "GNN": Case("GNN", {"hidden": (4, 3), "growth": 2}, None, vectorized=False),
     "SNAIL": Case(
         "SNAIL", {"most_items": 7, "filters": 2, "attention": ((2, 3), (3, 2))}, None, vectorized=False
+    ),
+    "DynamicNet": Case(
+        "DynamicNet",
+        {"n_classes": tiny_tasks.N_CLASSES, "novel_ways": 2, "base_ways": 1},
+        None,
+        frozen=True,
     ),
     "MatchingNetwork": Case("MatchingNetwork", loop=None),
     "MatchingNetwork_full_context": Case(
@@ -544,7 +552,8 @@ def test_it_composes_with_aggregators(case, aggregator, eagerly):
     ]
     wanted = step.parameters.units("variable").keys() - set(case.idle)
     assert all(m for m, name in zip(moved, step.parameters.names) if name in wanted)
-    assert np.abs(step.parameters.model.state()[0]).max() > 0  # the averages
+    moved = np.abs(step.parameters.model.state()[0]).max() > 0  # the averages
+    assert moved != case.frozen
 
 
 @pytest.mark.parametrize(

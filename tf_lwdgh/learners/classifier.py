@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tf_lwdgh import config
 from tf_lwdgh.learners.base import OwnParameter
+from tf_lwdgh.learners.class_columns import task_first
 from tf_lwdgh.learners.context import Context
 from tf_lwdgh.learners.losses import cross_entropy
 from tf_lwdgh.learners.prototypes import cosines
@@ -141,7 +142,7 @@ class Classifier(PrototypicalNetwork):
         labels = tf.concat([episode.support_labels, episode.query_labels], 0)
         features, state = context.model.features(meta.network, meta.state, images, training=True)
         _, state = context.model.parts[FEATURES](meta.own, state, features, training=True)
-        columns = self._task_first(episode.class_ids)
+        columns = task_first(episode.class_ids, self.n_classes)
         logits = tf.gather(self.class_logits(meta, features), columns, axis=1)
         objective = cross_entropy(logits, labels, self.label_smoothing)
         queries = logits[tf.shape(episode.support_labels)[0] :]
@@ -153,11 +154,3 @@ class Classifier(PrototypicalNetwork):
         if self.head == "linear":
             return tf.matmul(features, kernel) + meta.own[_BIAS]
         return meta.own[_SCALES] * cosines(features, tf.transpose(kernel))
-
-    def _task_first(self, class_ids: tf.Tensor) -> tf.Tensor:
-        """All classes [n_classes], those of the task [N] first and in its order."""
-        members = tf.one_hot(class_ids, self.n_classes, dtype=tf.int32)
-        ways = tf.shape(class_ids)[0]
-        place = tf.reduce_sum(members * tf.range(ways)[:, None], 0)
-        place += ways * (1 - tf.reduce_sum(members, 0))
-        return tf.argsort(place, stable=True)
