@@ -164,7 +164,7 @@ class Reader:
             (self.folder / f"{split}.csv").write_bytes(content)
             (self.folder / f"{split}.txt").write_bytes(content)
         self._foreseen(lambda: listed_splits.read_lists(self.folder))
-        self._foreseen(lambda: folders._read_lists(self.folder))
+        self._foreseen(lambda: folders.read_lists(self.folder))
         self._foreseen(lambda: cub._table(self.folder / "train.txt", 4))
 
     def image(self, content: bytes) -> None:
