@@ -118,9 +118,9 @@ def evaluate(args: flags.FlagValues) -> None:
     if args.compare:
         second, _ = judge(args.compare, tasks=tasks, **shared)
         print(f"{args.compare}: {second}\ndifference: {paired(first, second)}", flush=True)
-    elif args.as_served and first.about["batch_norm"] == as_served.TRANSDUCTIVE:
-        fixed = isinstance(tasks, task_lists.TaskList)
-        if fixed and "queries_per_call" not in first.about:  # else the user has chosen
+    elif args.as_served and not shared.pop("gin_files"):  # else it is not what would be exported
+        fixed = isinstance(tasks, task_lists.TaskList) and "queries_per_call" not in first.about
+        if fixed and first.about["batch_norm"] == as_served.TRANSDUCTIVE:
             print(as_served.measure(args.run_dir, tasks, **shared))
 
 

@@ -102,7 +102,7 @@ def measure(
     def judged(batch_norm: str, queries_per_call: int | None) -> EvaluationResult:
         shared = {"data_dir": data_dir, "gin_params": gin_params, "which": which, "show": False}
         modes = {"batch_norm": batch_norm, "queries_per_call": queries_per_call}
-        return judge(run_dir, tasks=tasks, **modes, **shared)[0]
+        return judge(run_dir, tasks=tasks, keep=False, **modes, **shared)[0]
 
     ways = ((ALL, None), (ONE, 1), (ONE_CLASS, tasks.config.n_query))
     results = {call: judged(TRANSDUCTIVE, size) for call, size in ways}
@@ -117,7 +117,10 @@ def measure(
         inner_steps=about["inner_steps"],
         figures=tuple(figures),
     )
-    found.keep(run_dir, which)
+    try:
+        found.keep(run_dir, which)
+    except OSError as error:
+        raise OSError(f"{found}\nThis could not be kept: {error}") from error
     return found
 
 
@@ -137,4 +140,4 @@ def read(
 
 
 def _path(run_dir: str | os.PathLike[str], which: str) -> str:
-    return os.path.join(run_dir, "evaluation", f"as_served_{which}.json")
+    return os.path.join(run_dir, f"as_served_{which}.json")

@@ -57,6 +57,7 @@ def judge(
     tasks: Tasks | None = None,
     batch_norm: str | None = None,
     queries_per_call: int | None = None,
+    keep: bool = True,
     show: bool = True,
 ) -> tuple[EvaluationResult, Tasks]:
     """Evaluates a run with its own settings and writes the result into its folder.
@@ -71,6 +72,7 @@ def judge(
       tasks: the tasks; None: those that the settings draw.
       batch_norm: in place of what the settings say; None: what they say.
       queries_per_call: likewise.
+      keep: whether to write the result into the run's folder.
       show: whether to show progress.
 
     Returns:
@@ -88,7 +90,9 @@ def judge(
     other = None if settings.dataset is None else DatasetConfig(settings.dataset, None)
     assembly, manifest = _load(run_dir, data_dir, gin_params, which, other)
     evaluator = _evaluator(assembly, settings, batch_norm)
-    job = _job(assembly, evaluator.learner, settings, run_dir, which, manifest, tasks, gin_files)
+    job = _job(
+        assembly, evaluator.learner, settings, run_dir, which, manifest, tasks, gin_files, keep=keep
+    )
     return job.run(evaluator, settings, show), job.tasks
 
 
@@ -186,6 +190,7 @@ def _job(
     manifest,
     tasks: Tasks | None,
     gin_files: Sequence[str],
+    keep: bool = True,
 ) -> _Job:
     """Checks all that can be wrong before tasks run."""
     shape = assembly.evaluation_episode(settings)
@@ -197,8 +202,9 @@ def _job(
     about = _about(assembly, learner, settings, tasks, run_dir, which, manifest)
     if gin_files:
         about |= {"on_top": list(gin_files), "trained_learner": manifest["learner"]}
-    path = os.path.join(run_dir, "evaluation", _file_name(about))
-    files.check_writable(path)
+    path = os.path.join(run_dir, "evaluation", _file_name(about)) if keep else None
+    if path is not None:
+        files.check_writable(path)
     return _Job(assembly, tasks, about, path)
 
 
@@ -210,17 +216,19 @@ class _Job:
       assembly: the experiment, on the tasks' data set.
       tasks: the tasks.
       about: goes into the result.
-      path: where that is kept.
+      path: where that is kept; None: nowhere.
     """
 
     assembly: Assembly
     tasks: Tasks
     about: dict[str, Any]
-    path: str
+    path: str | None
 
     def run(self, evaluator: Evaluator, settings: Evaluation, show: bool) -> EvaluationResult:
         """Runs the tasks and keeps the result."""
         result = self._evaluate(evaluator, settings, show)
+        if self.path is None:
+            return result
         try:
             result.write(self.path)
         except OSError as error:

@@ -79,7 +79,8 @@ class Job:
         """The command that judges."""
         return [
             *_python("evaluate"), f"--run_dir={self.run_dir}", f"--data_dir={self.data_dir}",
-            f"--checkpoint={self.checkpoint}", *(f"--gin_param={p}" for p in self.evaluation),
+            f"--checkpoint={self.checkpoint}", "--noas_served",
+            *(f"--gin_param={p}" for p in self.evaluation),
         ]  # fmt: skip
 
 
