@@ -88,6 +88,14 @@ class Evaluation:
                 f"{self.n_way!r}, {self.k_shot!r} and {self.n_query!r}."
             )
 
+    def check_calls(self, queries: int) -> None:
+        """Raises ValueError where a task's queries can't be asked in calls of one size."""
+        if self.queries_per_call is not None and queries % self.queries_per_call:
+            raise ValueError(
+                f"Evaluation.queries_per_call must divide a task's {queries} queries. "
+                f"Received: Evaluation.queries_per_call = {self.queries_per_call}."
+            )
+
     @property
     def fixes_shape(self) -> bool:
         """Whether it says a number of ways, shots or queries."""

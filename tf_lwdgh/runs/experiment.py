@@ -39,8 +39,6 @@ _HOW_ANY_WAY = (
     "A learner whose head starts every task at zero takes any number: {}.head = 'zero', where it has that "
     "setting; so do @ProtoMAML() and learners that compare with the support set, such as @PrototypicalNetwork()."
 )
-_ONE_COMMAND = "Each runs the same command, on data of its own or shared."
-_ONE_DEVICE = "Experiment.strategy = 'default'"
 _FOR_LATER = ("Evaluation.", "Threads.", "TrainerConfig.")  # used by one program and not another
 
 
@@ -143,9 +141,9 @@ class Experiment:
         for split in splits if spec is not None else ():
             episodes.check(spec, split, training if split == "train" else self.episodes or episode)
         outer, strategy = OuterLoop(), strategies.make(self.strategy)
+        told = {"gin settings": config.full_text(), "data set": getattr(spec, "fingerprint", "")}
         workers = Workers(strategy)
-        fingerprint = "" if spec is None else spec.fingerprint
-        workers.agree({"gin settings": config.full_text(), "data set": fingerprint}, _ONE_COMMAND)
+        workers.agree(told, "Each runs the same command, on data of its own or shared.")
         if outer.meta_batch_size % strategy.num_replicas_in_sync:
             raise ValueError(
                 "OuterLoop.meta_batch_size must be a multiple of the replicas, of which there are "
@@ -323,12 +321,7 @@ class Assembly:
                 f"that many ways. {_HOW_ANY_WAY.format(type(self.learner).__name__)} "
                 f"Received: Evaluation.n_way = {episode.n_way}."
             )
-        together, queries = evaluation.queries_per_call, episode.n_way * episode.n_query
-        if together is not None and queries % together:
-            raise ValueError(
-                f"Evaluation.queries_per_call must divide a task's {queries} queries. "
-                f"Received: Evaluation.queries_per_call = {together}."
-            )
+        evaluation.check_calls(episode.n_way * episode.n_query)
         return episode
 
 
@@ -360,7 +353,8 @@ def parse_run(
             f"--run_dir must be a folder that `python -m tf_lwdgh.train` wrote, with a {CONFIG_FILE} "
             f"in it. Received: {os.fspath(run_dir)!r}."
         )
-    config.parse([os.path.abspath(path), *gin_files], [_ONE_DEVICE, *gin_params])
+    one_device = ["Experiment.strategy = 'default'"]
+    config.parse([os.path.abspath(path), *gin_files], one_device + list(gin_params))
 
 
 def from_run(
