@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from tests import oracles
 from tests.learners import tiny_tasks as tiny
-from tf_lwdgh.learners import Reptile
+from tf_lwdgh.learners import Reptile, shuffles
 from tf_lwdgh.learners.inner_loop import InnerLoop
-from tf_lwdgh.learners.shuffles import minibatches, mixed, noise
+from tf_lwdgh.learners.shuffles import minibatches
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +150,7 @@ def test_minibatches_are_shuffled_passes_and_a_function_of_the_key():
 def test_the_noise_is_splitmix64():
     """Its first output for the seed 1234567, as published; and the key's words as its seed."""
     gamma, seed = tf.constant(0x9E3779B97F4A7C15, tf.uint64), tf.constant(1234567, tf.uint64)
-    assert int(mixed(gamma + seed)) == 6457827717110365317
+    assert int(shuffles.mixed(gamma + seed)) == 6457827717110365317
 
     def mixed(x):
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
@@ -159,7 +159,7 @@ def test_the_noise_is_splitmix64():
 
     start = mixed(mixed((-3 + 0x9E3779B97F4A7C15) % 2**64) ^ 7)
     expected = [mixed((start + 0x9E3779B97F4A7C15 * (i + 1)) % 2**64) >> 11 for i in range(50)]
-    np.testing.assert_array_equal(noise(50, tf.constant([-3, 7], tf.int64)), expected)
+    np.testing.assert_array_equal(shuffles.noise(50, tf.constant([-3, 7], tf.int64)), expected)
 
 
 def test_tasks_that_run_as_one_batch_get_the_same_minibatches():
