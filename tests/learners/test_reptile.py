@@ -10,9 +10,8 @@ import tensorflow as tf
 
 from tests import oracles
 from tests.learners import tiny_tasks as tiny
-from tf_lwdgh.learners import Reptile
+from tf_lwdgh.learners import Reptile, shuffles
 from tf_lwdgh.learners.inner_loop import InnerLoop
-from tf_lwdgh.learners import shuffles
 from tf_lwdgh.learners.shuffles import minibatches
 
 
