@@ -15,6 +15,7 @@ import tf_lwdgh.runs.trainer  # noqa: F401  (registers all that a run may bind)
 import tf_lwdgh.studies.conduct  # noqa: F401
 from tf_lwdgh import annotations, config
 from tf_lwdgh.annotations import describe, fits
+from tf_lwdgh.outer.meta_step import OuterLoop
 from tf_lwdgh.studies.definition import Method
 
 FITTING = [
@@ -34,6 +35,13 @@ UNFIT = [
 
 
 @pytest.mark.parametrize(("value", "hint"), FITTING)
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 2**70])
+def test_an_integer_that_no_tensor_can_hold_is_refused_by_name(value):
+    config.parse([], [f"OuterLoop.epochs = {value}"])
+    with pytest.raises(ValueError, match=r"OuterLoop.epochs must be of at most 64 bits. Received: Out"):
+        OuterLoop()
+
+
 def test_what_fits(value, hint):
     assert fits(value, hint)
 

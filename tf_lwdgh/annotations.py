@@ -54,21 +54,30 @@ def _guarded(call: Callable[..., Any], owner: Any, name: str, *, method: bool) -
     def hints() -> dict[str, Any]:
         return typing.get_type_hints(owner)
 
-    def check(args: tuple, kwargs: dict[str, Any]) -> None:
+    def given(args: tuple, kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
         try:
             bound = signature.bind(*args, **kwargs).arguments
         except TypeError:  # Python says it better
-            return
-        for argument, value in list(bound.items())[int(method) :]:
+            return []
+        return list(bound.items())[int(method) :]
+
+    def refuse(argument: str, rule: str, value: Any) -> None:
+        raise ValueError(
+            f"{name}.{argument} must be {rule}. "
+            f"Received: {name}.{argument} = {repr(value)[:_SHOWN]}."
+        )
+
+    def check(args: tuple, kwargs: dict[str, Any]) -> None:
+        for argument, value in given(args, kwargs):
             hint = hints().get(argument)
             if hint is not None and not fits(value, hint):
-                raise ValueError(
-                    f"{name}.{argument} must be {describe(hint)}. "
-                    f"Received: {name}.{argument} = {repr(value)[:_SHOWN]}."
-                )
+                refuse(argument, describe(hint), value)
 
     @functools.wraps(call)
     def guarded(*args: Any, **kwargs: Any) -> Any:
+        for argument, value in given(args, kwargs):
+            if isinstance(value, numbers.Integral) and not -(2**63) <= value < 2**63:
+                refuse(argument, "of at most 64 bits", value)  # what TensorFlow can hold
         try:
             result = call(*args, **kwargs)
         except ValueError:

@@ -1,0 +1,271 @@
+"""What may go wrong, tried at length: every trial says what was promised, and what happened.
+
+    make test-faults
+    python -m tests.faults --only=kills,endurance
+
+The tests hold the same promises in their short forms; this takes about half an hour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+ROOT = pathlib.Path(__file__).parents[1]
+Trial = Callable[[pathlib.Path], str]  # a folder of its own -> what happened
+
+
+def _train(folder: pathlib.Path, name: str, *gin_params: str) -> list[str]:
+    return [
+        sys.executable, "-m", "tf_lwdgh.train", f"--gin_file={folder / 'tiny.gin'}",
+        f"--run_dir={folder / name}", f"--data_dir={folder / 'data'}",
+        *(f"--gin_param={p}" for p in gin_params),
+    ]  # fmt: skip
+
+
+def _prepare(folder: pathlib.Path) -> None:
+    from tests import tiny
+
+    tiny.write_patterns(folder / "data")
+    tiny.write_gin(folder)
+
+
+def _same_run(a: pathlib.Path, b: pathlib.Path) -> bool:
+    """Whether two runs have the same metrics but for the clock's, and the same last weights."""
+    from tf_lwdgh.runs import checkpoints
+    from tf_lwdgh.runs.summaries import read_metrics
+
+    def lines(run: pathlib.Path) -> list[dict]:
+        kept = read_metrics(run)
+        return [{k: v for k, v in x.items() if not k.startswith("speed/")} for x in kept]
+
+    def weights(run: pathlib.Path) -> dict:
+        files = checkpoints.of_run(run).newest()["files"]
+        return {name: sha for name, sha in files.items() if ".data-" in name}
+
+    return lines(a) == lines(b) and weights(a) == weights(b)
+
+
+KILLS = 20
+
+
+def kills(folder: pathlib.Path) -> str:
+    """20 × kill -9, half of them while a checkpoint is written: last weights and metrics equal to the bit."""
+    _prepare(folder)
+    length = ("EPOCHS = 400", "TrainerConfig.checkpoint_every = 2", "TrainerConfig.validate_every = 100")
+    quiet = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    subprocess.run(_train(folder, "whole", *length), check=True, **quiet)
+    draw, inside, steps = random.Random(0), 0, []
+    checkpoints, metrics = folder / "killed" / "checkpoints", folder / "killed" / "metrics.jsonl"
+    for n in range(KILLS):
+        process = subprocess.Popen(_train(folder, "killed", *length), **quiet)
+        begun = _count(metrics)
+        _until(process, lambda: _count(metrics) > begun + draw.randint(1, 40))
+        if n % 2:
+            _until(process, lambda: any(checkpoints.glob(".unfinished-*")))
+        else:
+            time.sleep(draw.uniform(0, 0.05))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "the run ended before it was killed"
+        inside += any(checkpoints.glob(".unfinished-*"))
+        steps.append(_count(metrics))
+    subprocess.run(_train(folder, "killed", *length), check=True, **quiet)
+    assert _same_run(folder / "whole", folder / "killed"), "the runs differ"
+    return f"{KILLS} kills after {steps[0]} to {steps[-1]} of 1,600 steps, {inside} inside a write: equal to the bit"
+
+
+def _count(path: pathlib.Path) -> int:
+    return len(path.read_bytes().splitlines()) if path.exists() else 0
+
+
+def _until(process: subprocess.Popen, holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 300
+    while process.poll() is None and not holds():
+        assert time.monotonic() < end, "the run stands still"
+        time.sleep(0.0005)
+
+
+STEPS = 50_000
+
+
+def endurance(folder: pathlib.Path) -> str:
+    """50,000 meta-steps: memory flat within 5 % after the first 1,000, one trace, two checkpoints, logs bounded."""
+    import io
+
+    from tests import tiny
+    from tf_lwdgh.runs.progress import Progress
+    from tf_lwdgh.runs.trainer import Trainer
+
+    assembly = tiny.build(
+        folder, "META_BATCH_SIZE = 1", "N_WAY = 2", "N_QUERY = 1", "convnet4.blocks = 1",
+        "STEPS_PER_EPOCH = 1000", f"EPOCHS = {STEPS // 1000}", "TrainerConfig.log_every = 100",
+        "Experiment.explore = None",
+    )  # fmt: skip
+    trainer = Trainer(assembly, str(folder / "long"))
+    sizes: dict[int, int] = {}
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.5):
+            sizes[_count(folder / "long" / "metrics.jsonl") * 100] = _resident()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    started = time.monotonic()
+    try:
+        trainer.run(progress=Progress(total=STEPS, tasks_per_step=1, stream=io.StringIO()))
+    finally:
+        done.set()
+        watcher.join()
+    seconds = time.monotonic() - started
+    early = max(size for step, size in sizes.items() if step <= 1000)
+    late = max(size for step, size in sizes.items() if step > 1000)
+    kept = len(list((folder / "long" / "checkpoints").iterdir()))
+    logs = sum(f.stat().st_size for f in (folder / "long" / "tensorboard").rglob("*") if f.is_file())
+    logs += (folder / "long" / "metrics.jsonl").stat().st_size
+    assert late <= 1.05 * early, f"memory grew from {early / 2**20:.0f} to {late / 2**20:.0f} MiB"
+    assert assembly.meta_step.traces == 1, f"{assembly.meta_step.traces} traces"
+    assert kept == 2, f"{kept} checkpoints are kept"
+    assert logs < 100 * 2**20, f"logs of {logs / 2**20:.0f} MiB"
+    return (
+        f"{STEPS:,} steps in {seconds:.0f} s; memory at most {early / 2**20:.0f} MiB in the first 1,000 steps and "
+        f"{late / 2**20:.0f} afterwards; {assembly.meta_step.traces} trace; {kept} checkpoints; logs {logs / 2**20:.1f} MiB"
+    )
+
+
+def _resident() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+BINDINGS = 2000
+_VALUES = (
+    None, True, False, 0, 1, -1, 3, 10**9, 2**70, 0.5, -0.5, 1.5, 1e308, float("nan"), float("inf"), "", "x", "a" * 3000, b"x",
+    [], [1], ["x"], (), (0.1, 0.2), {}, {"a": 1}, {1: 2}, [[]], "'", "@", "%", "\0",
+)  # fmt: skip
+
+
+def bindings(folder: pathlib.Path) -> str:
+    """2,000 settings of any value: built, or refused by an error that names the setting; bounded memory."""
+    from tests import tiny
+    from tf_lwdgh import config
+
+    tiny.build(folder)
+    known = sorted(config.settings())
+    limit = _resident() + (6 << 30)
+    draw, taken, refused = random.Random(0), 0, 0
+    for _ in range(BINDINGS):
+        name, value = draw.choice(known), draw.choice(_VALUES)
+        try:
+            tiny.build(folder, f"{name} = {value!r}")
+            taken += 1
+        except (ValueError, OSError) as error:
+            said = name.rpartition(".")[2].lower() in str(error).lower()
+            assert said or str(value)[:20] in str(error), f"{name} = {value!r}: {error}"
+            refused += 1
+        except Exception as error:
+            raise AssertionError(f"{name} = {value!r}: {type(error).__name__}: {error}") from error
+        assert _resident() < limit, f"{name} = {value!r} took {_resident() >> 20} MiB"
+    return f"{len(known)} settings, {BINDINGS:,} values: {taken} taken, {refused} refused by name"
+
+
+REQUESTS = 2000
+
+
+def requests(folder: pathlib.Path) -> str:
+    """2,000 requests of any shape and kind to an export: answered or refused, and the next thread is answered."""
+    import numpy as np
+
+    from tests import tiny
+    from tf_lwdgh.serving import loaded, module, saved_models
+
+    assembly = tiny.build(folder)
+    served = module.ServingModule(assembly.parameters, assembly.image, batch_norm="inductive")
+    saved_models.save(served, str(folder / "export"))
+    model, r = loaded.load(str(folder / "export")), np.random.default_rng(0)
+    images = r.integers(0, 256, (9, 12, 12, 3), np.uint8)
+    labels = np.repeat(np.arange(3), 3)
+    right = model.adapt_and_predict(images, labels, images)["probabilities"]
+    counts = {"answered": 0, "refused": 0}
+    for n in range(REQUESTS):
+        sent = [_distorted(r, x) for x in (images, labels, images)]
+        try:
+            if n % 2:
+                model.adapt_and_predict(*sent)
+            else:
+                model.predict(model.adapt(*sent[:2]), sent[2])
+            counts["answered"] += 1
+        except ValueError:
+            counts["refused"] += 1
+        if n % 50 == 0:
+            found: list = []
+            ask = lambda: found.append(model.adapt_and_predict(images, labels, images))  # noqa: E731
+            other = threading.Thread(target=ask, daemon=True)
+            other.start()
+            other.join(60)
+            assert found, f"no answer after request {n}"
+            np.testing.assert_array_equal(found[0]["probabilities"], right)
+    return f"{REQUESTS:,} requests: {counts['answered']} answered, {counts['refused']} refused, none locked"
+
+
+def _distorted(r, x):
+    """An array as it is, or one that a caller should not have sent."""
+    import numpy as np
+
+    kind = r.integers(4, 24)
+    if kind > 11:
+        return x
+    if kind == 4:
+        return x.astype(r.choice(["float32", "float64", "int64", "bool", "int8", "complex64"]))
+    if kind == 5:
+        return x[: r.integers(0, len(x))]
+    if kind == 6:
+        return x.reshape([*x.shape, 1]) if r.integers(0, 2) else x[0]
+    if kind == 7:
+        return r.integers(-5, 300, size=r.integers(0, 4, size=r.integers(0, 6)))
+    if kind == 8:
+        return x.astype("float32") * np.float32(r.choice([np.nan, np.inf, -1, 1e30, 0.5]))
+    if kind == 9:
+        return np.array(["a", b"\xff", ""][r.integers(0, 3)])
+    if kind == 10:
+        return None
+    return [[], {}, "x", [1, [2]], object()][r.integers(0, 5)]
+
+
+TRIALS: dict[str, Trial] = {f.__name__: f for f in (kills, bindings, requests, endurance)}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the trials; the exit code is the number of promises that did not hold."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default=",".join(TRIALS), help="Names, with commas between them.")
+    names = parser.parse_args(arguments).only.split(",")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    broken = 0
+    for name in names:
+        folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{name}-"))
+        print(f"{name}\n  promised: {TRIALS[name].__doc__}", flush=True)
+        try:
+            print(f"  happened: {TRIALS[name](folder)}", flush=True)
+        except AssertionError as error:
+            broken += 1
+            print(f"  BROKEN: {error}", flush=True)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    return broken
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
