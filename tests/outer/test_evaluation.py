@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
+from tests.learners import tiny_tasks
 from tests.outer.test_task_execution import N_TASKS, random_episodes, small_convnet
 from tf_lwdgh import config
 from tf_lwdgh.data import pipeline
@@ -77,7 +78,7 @@ def test_queries_come_in_calls_of_as_many_as_are_asked_for(mode, size):
     context, learner = Context(parameters.model, steps=2), parameters.learner
     meta = parameters.values()
     for k in range(N_TASKS):
-        one = Episode(*(x[k] for x in episodes))
+        one = tiny_tasks.task(episodes, k)
         adapted = learner.adapt(context, meta, one.support_images, one.support_labels)
         for i in range(0, len(one.query_labels), size):
             call = one.query_images[i : i + size]
