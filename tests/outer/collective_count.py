@@ -14,7 +14,6 @@ from tf_lwdgh.aggregators.conflict_report import ConflictReport
 from tf_lwdgh.learners.meta_parameters import MetaParameters
 from tf_lwdgh.networks.backbones import convnet4
 from tf_lwdgh.outer.meta_step import MetaStep, OuterLoop
-from tf_lwdgh.types import Episode
 
 AGGREGATORS = {  # by what bench.communication calls them
     "mean": Mean(), "lwdgh": LWDGH(), "gram": PCGrad(), "gather": TrimmedMean()
@@ -39,8 +38,11 @@ def count(strategy: tf.distribute.Strategy, name: str, n_tasks: int) -> tuple[li
             seed=0,
             report=ConflictReport(cosines=False),
         )
-    batch = Episode(*(tf.constant(x[:share]) for x in replicas.episodes(0, n_tasks)))
-    batch = Episode(*(tf.cast(x, tf.float32) if x.dtype == tf.float64 else x for x in batch))
+
+    def part(x: np.ndarray) -> tf.Tensor:
+        return tf.constant(x[:share], tf.float32 if x.dtype == np.float64 else x.dtype)
+
+    batch = tf.nest.map_structure(part, replicas.episodes(0, n_tasks))
     graph = step.__call__.get_concrete_function(batch, tf.constant(0, tf.int64)).graph
     found = [
         int(np.prod(op.inputs[0].shape)) * op.inputs[0].dtype.size
