@@ -38,10 +38,11 @@ def count(strategy: tf.distribute.Strategy, name: str, n_tasks: int) -> tuple[li
             seed=0,
             report=ConflictReport(cosines=False),
         )
-    batch = tf.nest.map_structure(
-        lambda x: tf.constant(x[:share], tf.float32 if x.dtype == np.float64 else None),
-        replicas.episodes(0, n_tasks),
-    )
+
+    def part(x: np.ndarray) -> tf.Tensor:
+        return tf.constant(x[:share], tf.float32 if x.dtype == np.float64 else x.dtype)
+
+    batch = tf.nest.map_structure(part, replicas.episodes(0, n_tasks))
     graph = step.__call__.get_concrete_function(batch, tf.constant(0, tf.int64)).graph
     found = [
         int(np.prod(op.inputs[0].shape)) * op.inputs[0].dtype.size

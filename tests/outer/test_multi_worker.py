@@ -14,6 +14,7 @@ import pytest
 from bench.communication import Setting, all_reduces
 from tests.outer import collective_count
 from tests.outer.shared_run import KILLED_AT
+from tf_lwdgh.command_line import WORKER_LOST
 from tf_lwdgh.runs import checkpoints
 from tf_lwdgh.runs.summaries import read_metrics
 
@@ -114,7 +115,7 @@ def test_other_settings_in_one_process_are_refused_by_all(folder, ended):
 
 def test_where_one_is_killed_the_others_say_so_and_stop(ended):
     codes = [code for code, _ in ended["killed"]]
-    assert codes == [4, -9, 4], ended["killed"]
+    assert codes == [WORKER_LOST, -9, WORKER_LOST], ended["killed"]
     for i in (0, 2):
         last = ended["killed"][i][1].splitlines()[-1]
         assert last.startswith("train: worker 1 is gone. Start all processes again"), last
