@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -427,7 +428,7 @@ def test_it_tells_where_it_comes_from(name):
     assert any(f"Experiment.learner = @{name}()" in text for text in fragments)
 
 
-@every_case
+@every_learner
 def test_gin_sets_it_and_a_wrong_setting_names_its_binding(case):
     name = case.learner
     config.parse([], [f"{name}.batch_norm = 'inductive'"])
@@ -452,7 +453,7 @@ def test_predictions_depend_on_other_queries_exactly_where_it_says_so(case, eage
         assert moved == params.learner.depends_on_queries, batch_norm
 
 
-@every_case
+@every_learner
 def test_inner_steps_are_those_it_makes(case, eagerly):
     params = parameters(case)
     learner, meta, one = params.learner, tiny_tasks.perturbed(params), tiny_tasks.task(BATCH)
@@ -466,7 +467,7 @@ def test_inner_steps_are_those_it_makes(case, eagerly):
         assert np.abs(one_step - two_steps).max() > 1e-7
 
 
-@every_case
+@every_learner
 @pytest.mark.parametrize("shots", [1, 4])
 def test_it_takes_any_shots(case, shots, eagerly):
     params = parameters(case, "inductive")
@@ -485,7 +486,7 @@ def test_it_takes_the_ways_it_says(case, eagerly):
             assert logits.shape == (2 * ways, ways) and np.isfinite(logits).all()
 
 
-@every_case
+@every_learner
 def test_what_it_has_adapted_can_be_kept(case, eagerly):
     for batch_norm in BATCH_NORM:
         params = parameters(case, batch_norm)
@@ -507,7 +508,7 @@ def test_outer_gradients_are_what_they_should_be(case, eagerly):
     case.check(params, tiny_tasks.perturbed(params))
 
 
-@every_case
+@every_learner
 def test_what_it_trains_and_nothing_else_has_a_gradient(case, eagerly):
     params = parameters(case)
     meta, one = tiny_tasks.perturbed(params), tiny_tasks.task(BATCH)
@@ -538,8 +539,9 @@ def test_one_trace_learns_the_tasks_of_a_meta_batch_by_heart(case):
     assert all(np.isfinite(v.numpy()).all() for v in step.parameters.variables_trained)
 
 
-@every_learner
-@pytest.mark.parametrize("aggregator", ["LWDGH", "UPGrad"])
+@pytest.mark.parametrize(  # of either kind in turn: weights by norms, and by inner products
+    ("case", "aggregator"), zip(FIRST.values(), itertools.cycle(["LWDGH", "UPGrad"])), ids=lambda x: getattr(x, "learner", x)
+)
 def test_it_composes_with_aggregators(case, aggregator, eagerly):
     made = aggregators.ALL[aggregator]()
     step = tiny_tasks.meta_step(case.make(batch_norm="global"), aggregator=made, **case.network)
