@@ -54,14 +54,15 @@ def define_flags() -> None:
         data_dir_default="data",
     )
     command_line.define_gin_files_on_top()
-    flags.DEFINE_string("compare", None, "A second run, evaluated on the same tasks, with the same files on top.")
+    flags.DEFINE_string(
+        "compare", None, "A second run, evaluated on the same tasks, with the same files on top."
+    )
     flags.DEFINE_list(
         "datasets",
         [],
         "Data sets to evaluate on, one after the other, with names between commas: makes a table, printed "
         "and written as CSV into <run_dir>/evaluation/.",
     )
-    flags.DEFINE_string("compare", None, "A second run, evaluated on the same tasks.")
     flags.DEFINE_string(
         "checkpoint", "best", "'best' (by validation accuracy) or 'last', of both runs."
     )
