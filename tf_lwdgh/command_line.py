@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import absl.logging
@@ -20,6 +21,7 @@ from tf_lwdgh import disk_faults
 USER_ERROR, DIVERGED, DISK_FAULT, WORKER_LOST, INTERRUPTED = 2, 3, 4, 5, 130
 _ADVICE = "Nothing kept before is lost: once it can be written, the same command goes on."
 PARENT = "TF_LWDGH_PARENT"  # environment: the process with which this one stops
+_LAST_WORDS = 3.0  # seconds in which the others hear from this process whom it has lost, before it is lost too
 _GIN_TRACE = re.compile(r"\n\s*In call to configurable.*", re.DOTALL)
 
 _CHATTER = re.compile(
@@ -77,6 +79,7 @@ def clean_errors(program: str) -> Iterator[None]:
         fail(program, "interrupted", INTERRUPTED)
     except ConnectionAbortedError as error:  # another process of the run is gone
         _print_failure(program, str(error))
+        time.sleep(_LAST_WORDS)
         os._exit(WORKER_LOST)  # TensorFlow's own end would wait for it
     except Exception as error:
         found = _mendable(error)
