@@ -5,7 +5,7 @@ import pathlib
 import pytest
 import tensorflow as tf
 
-from tf_lwdgh import config
+from tf_lwdgh import config as settings
 
 # As Threads has it where tasks run side by side; with several threads oneDNN's sums are not the same to the bit.
 tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -18,7 +18,7 @@ NOT_OPTIMIZED = ("aggregators", "learners", "networks", "outer")
 @pytest.fixture(autouse=True)
 def _no_bindings_stay():
     yield
-    config.clear()
+    settings.clear()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,6 +29,14 @@ def _graphs_run_as_written(request):
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also run what takes minutes")
+
+
+def pytest_collection_modifyitems(config, items):
     """The longest file first, so that no worker is left alone with it at the end (tools/test.sh)."""
+    if not config.getoption("--slow"):
+        left_out = [item for item in items if item.get_closest_marker("slow")]
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=left_out)
     items.sort(key=lambda item: item.path.name != "test_readme.py")

@@ -5,5 +5,6 @@ cd "$(dirname "$0")/.."
 PY=${PY:-.venv/bin/python}
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}
 "$PY" -m tests.faults
+"$PY" -m pytest --quiet --slow -m slow
 "$PY" -m tests.converters.fuzzing --inputs 20000
 STORE_FUZZ_EXAMPLES=4000 "$PY" -m pytest --quiet tests/data/test_store_fuzz.py

@@ -334,6 +334,11 @@ CASES = {  # of several cases of a learner, the first is the one for what takes 
 FIRST = {name: case for name, case in CASES.items() if name == case.learner}
 
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+# What depends on settings in no other way than it does on the learner: further cases are for the long run.
+first_cases = pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, id=n, marks=[pytest.mark.slow] * (n not in FIRST)) for n, c in CASES.items()],
+)
 every_learner = pytest.mark.parametrize("case", FIRST.values(), ids=FIRST)
 
 
@@ -440,7 +445,7 @@ def test_gin_sets_it_and_a_wrong_setting_names_its_binding(case):
 # What it does with a task.
 
 
-@every_case
+@first_cases
 def test_predictions_depend_on_other_queries_exactly_where_it_says_so(case, eagerly):
     for batch_norm in BATCH_NORM:
         params = parameters(case, batch_norm)
@@ -476,7 +481,7 @@ def test_it_takes_any_shots(case, shots, eagerly):
     assert logits.shape == (1, tiny_tasks.N_WAY) and np.isfinite(logits).all()
 
 
-@every_case
+@first_cases
 def test_it_takes_the_ways_it_says(case, eagerly):
     params = parameters(case)
     for ways in (2, 5) if params.learner.any_way else (2,):

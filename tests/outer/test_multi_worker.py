@@ -20,6 +20,7 @@ from tf_lwdgh.runs import checkpoints
 from tf_lwdgh.runs.summaries import read_metrics
 
 ROOT = pathlib.Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -60,6 +60,7 @@ def kill_worker_midway(job, killed: list[int]) -> None:
         killed.append(int(summaries.read_metrics(job.run_dir)[-1]["step"]))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_a_killed_worker_loses_nothing_and_nothing_is_run_twice(tmp_path, address):
     jobs = tiny_jobs.make(tmp_path, ["killed", "untouched", "mistaken"])

@@ -34,6 +34,7 @@ def test_a_binding_that_nothing_uses_is_refused_before_any_trial(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_search_reads_no_test_image_and_the_study_uses_what_it_found(tmp_path):
     pytest.importorskip("optuna")
     made = real_study(tmp_path, {"OUTER_LR": ("log", 1e-3, 1e-1)})
