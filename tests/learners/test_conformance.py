@@ -340,6 +340,12 @@ first_cases = pytest.mark.parametrize(
     [pytest.param(c, id=n, marks=[pytest.mark.slow] * (n not in FIRST)) for n, c in CASES.items()],
 )
 every_learner = pytest.mark.parametrize("case", FIRST.values(), ids=FIRST)
+LARGE = ("CSN", "GNN", "HSML", "MetaNet", "Reconciling", "SNAIL")  # to trace their graphs takes long
+
+
+def _slow_if_large(case: Case, *more: str):
+    marks = [pytest.mark.slow] * (case.learner in LARGE)
+    return pytest.param(case, *more, id="-".join((case.learner, *more)), marks=marks)
 
 
 @pytest.fixture
@@ -534,7 +540,7 @@ def test_what_it_trains_and_nothing_else_has_a_gradient(case, eagerly):
 # Within the meta-step.
 
 
-@every_learner
+@pytest.mark.parametrize("case", map(_slow_if_large, FIRST.values()))
 def test_one_trace_learns_the_tasks_of_a_meta_batch_by_heart(case):
     made = aggregators.ALL["Mean"](unit="model")
     step = tiny_tasks.meta_step(case.make(1), aggregator=made, rate=0.03, **case.network)
@@ -545,7 +551,8 @@ def test_one_trace_learns_the_tasks_of_a_meta_batch_by_heart(case):
 
 
 @pytest.mark.parametrize(  # of either kind in turn: weights by norms, and by inner products
-    ("case", "aggregator"), zip(FIRST.values(), itertools.cycle(["LWDGH", "UPGrad"])), ids=lambda x: getattr(x, "learner", x)
+    ("case", "aggregator"),
+    map(_slow_if_large, FIRST.values(), itertools.cycle(["LWDGH", "UPGrad"])),
 )
 def test_it_composes_with_aggregators(case, aggregator, eagerly):
     made = aggregators.ALL[aggregator]()
@@ -563,9 +570,7 @@ def test_it_composes_with_aggregators(case, aggregator, eagerly):
     assert moved != case.frozen
 
 
-@pytest.mark.parametrize(
-    "case", [c for c in FIRST.values() if c.vectorized], ids=lambda case: case.learner
-)
+@pytest.mark.parametrize("case", [_slow_if_large(c) for c in FIRST.values() if c.vectorized])
 def test_all_tasks_as_one_batch_give_the_same_gradients(case):
     params = tiny_tasks.parameters(case.make(1), **case.network)
     meta = tiny_tasks.perturbed(params)
