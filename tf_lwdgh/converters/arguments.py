@@ -140,7 +140,7 @@ def run(convert: Callable[[], tuple[DatasetSpec, Problems]], args: argparse.Name
 
     What the user can mend is a message and an exit code, as `command_line.clean_errors` has it.
     """
-    with command_line.clean_errors(os.path.basename(sys.argv[0])):
+    with command_line.clean_errors(f"{os.path.basename(sys.argv[0])}: error"):
         load_tensorflow()
         from tf_lwdgh.converters import limits
 

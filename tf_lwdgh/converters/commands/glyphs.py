@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="Make it anew where it is there.")
     args = parser.parse_args(argv)
-    with command_line.clean_errors(os.path.basename(sys.argv[0])):
+    with command_line.clean_errors(f"{os.path.basename(sys.argv[0])}: error"):
         arguments.load_tensorflow()
         from tf_lwdgh.converters import glyphs
 
