@@ -35,13 +35,6 @@ UNFIT = [
 
 
 @pytest.mark.parametrize(("value", "hint"), FITTING)
-@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 2**70])
-def test_an_integer_that_no_tensor_can_hold_is_refused_by_name(value):
-    config.parse([], [f"OuterLoop.epochs = {value}"])
-    with pytest.raises(ValueError, match=r"OuterLoop.epochs must be of at most 64 bits. Received: Out"):
-        OuterLoop()
-
-
 def test_what_fits(value, hint):
     assert fits(value, hint)
 
@@ -143,3 +136,10 @@ def test_every_setting_refuses_other_kinds_by_its_name(name, made):
 def test_all_settings_are_annotated():
     names = [name for name, _ in configurables()]
     assert len(names) > 50 and {"InnerLoop", "Experiment", "LWDGH", "Evaluation"} <= set(names)
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 2**70])
+def test_an_integer_that_no_tensor_can_hold_is_refused_by_name(value):
+    config.parse([], [f"OuterLoop.epochs = {value}"])
+    with pytest.raises(ValueError, match=r"OuterLoop.epochs must be of at most 64 bits. Received: Out"):
+        OuterLoop()
