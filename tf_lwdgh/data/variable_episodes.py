@@ -90,7 +90,8 @@ class VariableEpisodes:
         finite = math.isfinite(self.min_log_weight)
         self._require("min_log_weight", finite, "a finite number")
         ordered = self.min_log_weight <= self.max_log_weight < math.inf
-        self._require("max_log_weight", ordered, f"finite and at least {self.min_log_weight:g}")
+        rule = f"finite and at least min_log_weight, {self.min_log_weight:g}"
+        self._require("max_log_weight", ordered, rule)
         self._require("hierarchy", isinstance(self.hierarchy, bool), "True or False")
 
     def _require(self, name: str, holds: bool, rule: str) -> None:
