@@ -54,7 +54,7 @@ def derived(folder, lwdgh):
     losses, gradients = [], []
     for batch in batches:
         for k in range(TASKS):
-            x_s, y_s, x_q, y_q = (part[k].numpy() for part in batch)
+            x_s, y_s, x_q, y_q = (part[k].numpy() for part in batch[:4])
             support = (tf.constant(x_s, tf.float64), tf.constant(y_s))
             query = (tf.constant(x_q, tf.float64), tf.constant(y_q))
             theta = [tf.constant(p) for p in params]

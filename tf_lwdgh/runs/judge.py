@@ -260,7 +260,8 @@ class _Job:
 def _about(
     assembly: Assembly, learner: Learner, settings: Evaluation, tasks: Tasks, run_dir, which: str, manifest
 ) -> dict[str, Any]:
-    elsewhere = assembly.dataset.label != manifest["dataset"] or settings.dataset is not None
+    elsewhere = manifest.get("dataset", assembly.dataset.label) != assembly.dataset.label
+    elsewhere = elsewhere or settings.dataset is not None
     per_call = settings.queries_per_call
     calls = {} if per_call is None else {"queries_per_call": per_call}
     return {

@@ -165,6 +165,7 @@ def test_a_data_set_without_test_classes_is_refused(folder, runs):
     spec = json.loads((without / SPEC_FILE).read_text())
     first = spec["classes_per_split"]["TRAIN"] + spec["classes_per_split"]["VALID"]
     spec["classes_per_split"]["TEST"] = 0
+    del spec["tf_lwdgh"]["class_checksums"]
     for name in ("images_per_class", "class_names"):
         spec[name] = {k: v for k, v in spec[name].items() if int(k) < first}
     (without / SPEC_FILE).write_text(json.dumps(spec))
