@@ -77,8 +77,10 @@ def test_table_1_has_the_papers_sixteen_methods():
     assert "MAML" not in absent
 
 
-def test_the_study_of_methods_has_every_fragment():
-    study, _ = cells("gin/studies/methods.gin")
-    used = {f for m in study.methods for f in m.gin_files}
+def test_the_studies_of_methods_and_learners_have_every_fragment():
+    used = set()
+    for name in ("methods", "learners"):
+        study, _ = cells(f"gin/studies/{name}.gin")
+        used |= {f for m in study.methods for f in m.gin_files}
     rooms = (*gin_files.ROOMS["aggregators"], *gin_files.ROOMS["learners"])
     assert set(rooms) - used == {"gin/aggregators/explore_exploit.gin", "gin/learners/maml.gin"}
