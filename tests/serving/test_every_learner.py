@@ -21,7 +21,10 @@ from tf_lwdgh.serving.module import ServingModule
 SIZE, N_WAY, STEPS = 8, 4, 2
 IMAGES = ImageConfig(image_size=SIZE, normalisation="signed")
 NETWORKS = {"CSN": (encoders.adacnn, 2), "RelationNetwork": (backbones.convnet4, 1)}
-REQUIRED = {"Recon": {"layers": ("conv2", "head")}}  # settings that have no default of use
+REQUIRED = {  # settings that have no default of use
+    "Recon": {"layers": ("conv2", "head")},
+    "DynamicNet": {"n_classes": 6},
+}
 
 
 def make(name: str) -> Learner:
