@@ -52,7 +52,7 @@ class Centres(Learner):
         return [not head for head in model.is_head]
 
     def adapt(self, context, meta, images, labels):
-        batch = context.training or self.batch_norm != "global"
+        batch = self.support_takes_batch(context)
         features, state = context.model.features(meta.network, meta.state, images, training=batch)
         members = tf.one_hot(labels, context.ways, dtype=features.dtype)
         counts = tf.reduce_sum(members, 0)[:, None]
@@ -61,7 +61,7 @@ class Centres(Learner):
         return Kept(list(meta.network), list(state), centres, meta.own["log_scale"])
 
     def predict(self, context, meta, adapted, images):
-        batch = self.batch_norm == "transductive" or (context.training and self.batch_norm == "global")
+        batch = self.queries_take_batch(context)
         features, state = context.model.features(
             adapted.network, adapted.state, images, training=batch
         )

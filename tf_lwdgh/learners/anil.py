@@ -87,7 +87,7 @@ class ANIL(GradientLearner):
         self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor
     ) -> AdaptedNetwork:
         support = context.model.prepare(images)
-        batch = context.training or self.batch_norm != "global"
+        batch = self.support_takes_batch(context)
         features, state = context.model.features(meta.network, meta.state, support, training=batch)
         if self.batch_norm != "inductive":
             state = meta.state
@@ -103,7 +103,7 @@ class ANIL(GradientLearner):
     ) -> tuple[tf.Tensor, Tensors]:
         if not self._by_cosine(context):
             return super().predict(context, meta, adapted, images)
-        batch = self.batch_norm == "transductive"
+        batch = self.queries_take_batch(context)
         features, state = context.model.features(
             adapted.params, adapted.state, images, training=batch
         )

@@ -91,6 +91,15 @@ class Learner:
         """Whether a query's prediction depends on the other queries of its call."""
         return self.batch_norm == "transductive"
 
+    def support_takes_batch(self, context: Context) -> bool:
+        """Whether BatchNorm takes the support set's own statistics."""
+        return context.training or self.batch_norm != "global"
+
+    def queries_take_batch(self, context: Context) -> bool:
+        """Whether BatchNorm takes the queries' own statistics."""
+        of_training = context.training and self.batch_norm == "global"
+        return of_training or self.batch_norm == "transductive"
+
     def inner_steps(self, steps: int | None = None) -> int | None:
         """Gradient steps on a support set, where `steps` overrides the training's; None: has none."""
         return None

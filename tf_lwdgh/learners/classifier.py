@@ -16,11 +16,11 @@ import tensorflow as tf
 
 from tf_lwdgh import config
 from tf_lwdgh.learners.base import OwnParameter
-from tf_lwdgh.learners.class_columns import task_first
 from tf_lwdgh.learners.context import Context
 from tf_lwdgh.learners.losses import cross_entropy
 from tf_lwdgh.learners.prototypes import cosines
 from tf_lwdgh.learners.prototypical import PrototypicalNetwork
+from tf_lwdgh.learners.training_classes import OfTrainingClasses
 from tf_lwdgh.networks.functional import FunctionalModel
 from tf_lwdgh.networks.parts import averaging
 from tf_lwdgh.types import Episode, Meta, Published, TaskResult
@@ -33,7 +33,7 @@ _TEST_SCALE = 10.0  # of the cosines at test: moves no accuracy, and Meta-Baseli
 
 @config.configurable
 @dataclasses.dataclass(frozen=True)
-class Classifier(PrototypicalNetwork):
+class Classifier(OfTrainingClasses, PrototypicalNetwork):
     """The learner. In training it owns a head over all training classes, 'classifier/…'.
 
     A training task has its own shape, whatever the episodes' is: batch_size images, shared out evenly among
@@ -51,7 +51,6 @@ class Classifier(PrototypicalNetwork):
       label_smoothing: the share of each label that all classes get alike, in [0, 1).
     """
 
-    n_classes: int | None = None
     batch_size: int = 64
     head: str = "linear"
     scale: float = 10.0
@@ -79,16 +78,10 @@ class Classifier(PrototypicalNetwork):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("n_classes", self.n_classes is None or self.n_classes >= 2, "must be at least 2")
         self.require("batch_size", self.batch_size >= 4, "must be at least 4")
         self.require("head", self.head in HEADS, f"must be one of {', '.join(HEADS)}")
         self.require("scale", self.scale > 0, "must be > 0")
         self.require("label_smoothing", 0 <= self.label_smoothing < 1, "must be in [0, 1)")
-
-    def for_classes(self, n_classes: int) -> Classifier:
-        fits = self.n_classes in (None, n_classes)
-        self.require("n_classes", fits, f"must be that of the training classes, {n_classes}, or None")
-        return dataclasses.replace(self, n_classes=n_classes)
 
     def training_shape(self, n_classes: int, n_images: int) -> Mapping[str, int]:
         n_way = min(n_classes, self.batch_size // 2)
@@ -133,16 +126,11 @@ class Classifier(PrototypicalNetwork):
         Raises:
           ValueError: the number of training classes, or those of the task, are not known.
         """
-        if self.n_classes is None or isinstance(episode.class_ids, tuple):
-            raise ValueError(
-                f"{type(self).__name__}.n_classes must be known to train, and the classes of each task: "
-                f"both come with a data set. Received: n_classes = {self.n_classes}."
-            )
+        columns = self.columns(episode)
         images = tf.concat([episode.support_images, episode.query_images], 0)
         labels = tf.concat([episode.support_labels, episode.query_labels], 0)
         features, state = context.model.features(meta.network, meta.state, images, training=True)
         _, state = context.model.parts[FEATURES](meta.own, state, features, training=True)
-        columns = task_first(episode.class_ids, self.n_classes)
         logits = tf.gather(self.class_logits(meta, features), columns, axis=1)
         objective = cross_entropy(logits, labels, self.label_smoothing)
         queries = logits[tf.shape(episode.support_labels)[0] :]

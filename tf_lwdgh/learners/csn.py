@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from tf_lwdgh import config
 from tf_lwdgh.learners.context import Context
-from tf_lwdgh.learners.embedding_learner import EmbeddingLearner, noise
+from tf_lwdgh.learners.embedding_learner import EmbeddingLearner
 from tf_lwdgh.learners.log_and_sign import log_and_sign
 from tf_lwdgh.networks.functional import FunctionalModel
 from tf_lwdgh.types import Meta, Published, Tensors
@@ -136,10 +136,7 @@ class CSN(EmbeddingLearner):
                     inside[name] = a = a + nudges[name]
                 return model.hooked[name].activation(a)
 
-            features, state = model.features(
-                meta.network, meta.state, images, training=self.support_takes_batch(context),
-                noise=noise(context, "support"), hook=hook,
-            )  # fmt: skip
+            features, kept = self.embed_support(context, meta, images, hook)
             logits = model.head(meta.network, features)
             wanted = tf.one_hot(labels, model.n_way, dtype=logits.dtype)
             # The sum: each image's loss is its own, and the tape gives every image's gradient.
@@ -152,7 +149,6 @@ class CSN(EmbeddingLearner):
             told = {n: _feedback(model.hooked[n].slope, a, errors) for n, a in inside.items()}
             told[_LOGITS] = errors[:, :, None] * errors[:, None]
         values = {n: self._values(context, meta, n, tf.stop_gradient(x)) for n, x in told.items()}
-        kept = list(state) if self.batch_norm == "inductive" else []
         return Memory(self._keys(context, meta, images), values, kept)
 
     def predict(
@@ -169,10 +165,7 @@ class CSN(EmbeddingLearner):
             rho = model.hooked[name].activation
             return rho(a) + rho(shift(name)) if name in adapted.values else rho(a)
 
-        features, state = model.features(
-            meta.network, adapted.state or meta.state, images,
-            training=self.queries_take_batch(context), noise=noise(context, "query"), hook=hook,
-        )  # fmt: skip
+        features, state = self.embed_queries(context, meta, adapted.state, images, hook)
         logits = model.head(meta.network, features) + shift(_LOGITS)
         return logits[:, : context.ways], state
 

@@ -18,11 +18,11 @@ import tensorflow as tf
 
 from tf_lwdgh import config
 from tf_lwdgh.learners.base import OwnParameter
-from tf_lwdgh.learners.class_columns import task_first
 from tf_lwdgh.learners.context import Context
 from tf_lwdgh.learners.embedding_learner import EmbeddingLearner
 from tf_lwdgh.learners.losses import cross_entropy
 from tf_lwdgh.learners.prototypes import class_means, cosines
+from tf_lwdgh.learners.training_classes import OfTrainingClasses
 from tf_lwdgh.networks.functional import FunctionalModel
 from tf_lwdgh.types import Episode, Meta, Published, TaskResult, Tensors
 
@@ -39,7 +39,7 @@ class Weights(NamedTuple):
 
 @config.configurable
 @dataclasses.dataclass(frozen=True)
-class DynamicNet(EmbeddingLearner):
+class DynamicNet(OfTrainingClasses, EmbeddingLearner):
     """The learner; at test all training classes are its memory, and tasks may have any ways.
 
     A training task has novel_ways + base_ways classes, whatever the episodes' ways are: the queries of all
@@ -53,7 +53,6 @@ class DynamicNet(EmbeddingLearner):
       sharpness: γ at the start, > 0.
     """
 
-    n_classes: int | None = None
     novel_ways: int = 5
     base_ways: int = 5
     scale: float = 10.0
@@ -76,16 +75,10 @@ class DynamicNet(EmbeddingLearner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("n_classes", self.n_classes is None or self.n_classes >= 2, "must be at least 2")
         for name in ("novel_ways", "base_ways"):
             self.require(name, getattr(self, name) >= 1, "must be at least 1")
         for name in ("scale", "sharpness"):
             self.require(name, 0 < getattr(self, name) < math.inf, "must be > 0, finite")
-
-    def for_classes(self, n_classes: int) -> DynamicNet:
-        fits = self.n_classes in (None, n_classes)
-        self.require("n_classes", fits, f"must be that of the training classes, {n_classes}, or None")
-        return dataclasses.replace(self, n_classes=n_classes)
 
     def training_shape(self, n_classes: int, n_images: int) -> Mapping[str, int]:
         return {"n_way": self.novel_ways + self.base_ways}
@@ -164,11 +157,7 @@ class DynamicNet(EmbeddingLearner):
         Raises:
           ValueError: the number of training classes, or those of the task, are not known.
         """
-        if self.n_classes is None or isinstance(episode.class_ids, tuple):
-            raise ValueError(
-                "DynamicNet.n_classes must be known to train, and the classes of each task: both come "
-                f"with a data set. Received: n_classes = {self.n_classes}."
-            )
+        columns = self.columns(episode)
         novel, ways = self.novel_ways, tf.shape(episode.class_ids)[0]
         support, state = self.embed_support(context, meta, episode.support_images)
         rows = novel * (tf.shape(support)[0] // ways)  # the support set is ordered class by class
@@ -176,11 +165,8 @@ class DynamicNet(EmbeddingLearner):
             meta, support[:rows], episode.support_labels[:rows], novel, episode.class_ids[:novel]
         )
         queries, state = self.embed_queries(context, meta, state, episode.query_images)
-        base = tf.gather(
-            cosines(queries, tf.transpose(meta.own[_BASE])),
-            task_first(episode.class_ids, self.n_classes)[novel:],
-            axis=1,
-        )
+        base = cosines(queries, tf.transpose(meta.own[_BASE]))
+        base = tf.gather(base, columns[novel:], axis=1)
         logits = meta.own["scale"] * tf.concat([cosines(queries, made), base], -1)
         loss = cross_entropy(logits, episode.query_labels)
         return TaskResult(loss, loss, logits, state)

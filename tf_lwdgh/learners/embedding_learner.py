@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tf_lwdgh.learners.base import Learner
 from tf_lwdgh.learners.context import Context
-from tf_lwdgh.networks.functional import FunctionalModel
+from tf_lwdgh.networks.functional import FunctionalModel, Hook
 from tf_lwdgh.types import Meta, Tensors
 
 
@@ -24,36 +24,35 @@ class EmbeddingLearner(Learner):
     def trained(self, model: FunctionalModel) -> list[bool]:
         return [not head for head in model.is_head]
 
-    def support_takes_batch(self, context: Context) -> bool:
-        """Whether BatchNorm takes the support set's own statistics."""
-        return context.training or self.batch_norm != "global"
-
-    def queries_take_batch(self, context: Context) -> bool:
-        """Whether BatchNorm takes the queries' own statistics."""
-        of_training = context.training and self.batch_norm == "global"
-        return of_training or self.batch_norm == "transductive"
-
     def embed_support(
-        self, context: Context, meta: Meta, images: tf.Tensor
+        self, context: Context, meta: Meta, images: tf.Tensor, hook: Hook | None = None
     ) -> tuple[tf.Tensor, Tensors]:
-        """Features [B, D] of a support set, and the statistics to be kept for its queries.
+        """Features [B, D] of a support set, and the statistics to be kept for its queries, see `kept`.
 
-        Those are empty but for 'inductive'.
+        Args:
+          context: how the learner is asked.
+          meta: the meta-parameters.
+          images: [B, H, W, C].
+          hook: see FunctionalModel.features.
         """
-        batch = self.support_takes_batch(context)
         features, state = context.model.features(
-            meta.network, meta.state, images, training=batch, noise=noise(context, "support")
-        )
-        return features, list(state) if self.batch_norm == "inductive" else []
+            meta.network, meta.state, images, training=self.support_takes_batch(context),
+            noise=noise(context, "support"), hook=hook,
+        )  # fmt: skip
+        return features, self.kept(state)
 
     def embed_queries(
-        self, context: Context, meta: Meta, kept: Tensors, images: tf.Tensor
+        self, context: Context, meta: Meta, kept: Tensors, images: tf.Tensor, hook: Hook | None = None
     ) -> tuple[tf.Tensor, Tensors]:
         """Features [B, D] of queries by the statistics that were kept, and their own statistics."""
-        batch = self.queries_take_batch(context)
         return context.model.features(
-            meta.network, kept or meta.state, images, training=batch, noise=noise(context, "query")
-        )
+            meta.network, kept or meta.state, images, training=self.queries_take_batch(context),
+            noise=noise(context, "query"), hook=hook,
+        )  # fmt: skip
+
+    def kept(self, state: Tensors) -> Tensors:
+        """What of a support set's statistics is kept for its queries: with 'inductive' all, else nothing."""
+        return list(state) if self.batch_norm == "inductive" else []
 
 
 def noise(context: Context, of: str) -> tf.Tensor | None:

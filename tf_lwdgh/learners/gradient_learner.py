@@ -100,7 +100,7 @@ class GradientLearner(Learner):
         self, context: Context, meta: Meta, params: Tensors, support: Prepared
     ) -> tuple[tf.Tensor, Tensors]:
         """Logits of the support set within the inner loop, and its statistics."""
-        batch = context.training or self.batch_norm != "global"
+        batch = self.support_takes_batch(context)
         return context.model.apply(params, meta.state, support, training=batch)
 
     def trajectory(
@@ -139,8 +139,7 @@ class GradientLearner(Learner):
     def predict(
         self, context: Context, meta: Meta, adapted: AdaptedNetwork, images: tf.Tensor
     ) -> tuple[tf.Tensor, Tensors]:
-        batch = self.batch_norm == "transductive"
-        batch = batch or (context.training and self.batch_norm == "global")
+        batch = self.queries_take_batch(context)
         return context.model.apply(adapted.params, adapted.state, images, training=batch)
 
 

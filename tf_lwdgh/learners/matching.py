@@ -19,6 +19,7 @@ from tf_lwdgh import config
 from tf_lwdgh.learners.base import OwnParameter
 from tf_lwdgh.learners.context import Context
 from tf_lwdgh.learners.embedding_learner import EmbeddingLearner
+from tf_lwdgh.learners.shuffles import permutation
 from tf_lwdgh.networks.functional import FunctionalModel
 from tf_lwdgh.types import Meta, Published, Tensors
 
@@ -98,9 +99,7 @@ class MatchingNetwork(EmbeddingLearner):
         features, state = self.embed_support(context, meta, images)
         members = tf.one_hot(labels, context.ways, axis=0, dtype=features.dtype)
         if self.full_context:
-            order = tf.random.experimental.stateless_shuffle(
-                tf.range(tf.shape(labels)[0]), context.task_key, alg="philox"
-            )
+            order = permutation(tf.shape(labels)[0], context.task_key)
             features, members = tf.gather(features, order), tf.gather(members, order, axis=1)
             read, _ = self._part(context, meta, "support_context", features[None])
             features += read[0]

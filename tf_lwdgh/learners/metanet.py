@@ -22,6 +22,7 @@ from tf_lwdgh.learners.base import OwnParameter
 from tf_lwdgh.learners.context import Context
 from tf_lwdgh.learners.embedding_learner import EmbeddingLearner
 from tf_lwdgh.learners.log_and_sign import log_and_sign
+from tf_lwdgh.learners.shuffles import permutation
 from tf_lwdgh.networks.functional import FunctionalModel
 from tf_lwdgh.types import Meta, Published, Tensors
 
@@ -139,8 +140,7 @@ class MetaNet(EmbeddingLearner):
             name: self._made(context, meta, "fast", name, log_and_sign(g, _P))
             for name, g in gradients.items()
         }
-        kept = list(state) if self.batch_norm == "inductive" else []
-        return Fast(tf.math.l2_normalize(codes, -1), weights, key_weights, kept)
+        return Fast(tf.math.l2_normalize(codes, -1), weights, key_weights, self.kept(state))
 
     def predict(
         self, context: Context, meta: Meta, adapted: Fast, images: tf.Tensor
@@ -158,23 +158,20 @@ class MetaNet(EmbeddingLearner):
     @staticmethod
     def _maps(context: Context, meta: Meta, state: Tensors, images: tf.Tensor, batch: bool):
         features, state = context.model.features(meta.network, state, images, training=batch)
-        return tf.reshape(features, [-1, *context.model.map_shape]), state
+        return context.model.as_maps(features), state
 
     @staticmethod
     def _maps_for_keys(context: Context, meta: Meta, state: Tensors, images: tf.Tensor, batch: bool):
         encoder = context.model.parts["encoder"]
         features, state = encoder(meta.own, state, images, training=batch)
-        return tf.reshape(features, [-1, *context.model.map_shape]), state
+        return context.model.as_maps(features), state
 
     def _key_weights(
         self, context: Context, meta: Meta, maps: tf.Tensor, labels: tf.Tensor
     ) -> Weights:
         """u's fast weights, from the gradients of a tenth of the support set, at least one image."""
         count = tf.shape(labels)[0]
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(count), context.task_key, alg="philox"
-        )
-        some = order[: tf.maximum(count // 10, 1)]
+        some = permutation(count, context.task_key)[: tf.maximum(count // 10, 1)]
         slow = _slow(meta, "keys")
         gradients = self._gradients(
             context, slow, tf.gather(maps, some), tf.gather(labels, some), _OF_KEYS

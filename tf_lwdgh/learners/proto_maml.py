@@ -48,7 +48,7 @@ class ProtoMAML(GradientLearner):
     )
 
     def start(self, context: Context, meta: Meta, support: Prepared, labels: tf.Tensor) -> Tensors:
-        batch = context.training or self.batch_norm != "global"
+        batch = self.support_takes_batch(context)
         features, _ = context.model.features(meta.network, meta.state, support, training=batch)
         means = class_means(features, labels, context.ways)
         head = [2 * tf.transpose(means), -tf.reduce_sum(means * means, -1)]

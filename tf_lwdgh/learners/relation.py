@@ -95,9 +95,9 @@ class RelationNetwork(EmbeddingLearner):
     ) -> ClassMaps:
         features, state = self.embed_support(context, meta, images)
         members = tf.one_hot(labels, context.ways, axis=0, dtype=features.dtype)
-        maps = _maps(context, tf.matmul(members, features))
+        maps = context.model.as_maps(tf.matmul(members, features))
         if state:  # the module's statistics are those of support images against the classes
-            _, state = self._scores(context, meta, state, _maps(context, features), maps, True)
+            _, state = self._scores(context, meta, state, context.model.as_maps(features), maps, True)
         return ClassMaps(maps, state)
 
     def predict(
@@ -105,7 +105,7 @@ class RelationNetwork(EmbeddingLearner):
     ) -> tuple[tf.Tensor, Tensors]:
         features, state = self.embed_queries(context, meta, adapted.state, images)
         batch = self.queries_take_batch(context)
-        return self._scores(context, meta, state, _maps(context, features), adapted.maps, batch)
+        return self._scores(context, meta, state, context.model.as_maps(features), adapted.maps, batch)
 
     def objective(self, context: Context, meta: Meta, episode: Episode) -> TaskResult:
         """The mean squared error of the scores after σ."""
@@ -131,7 +131,3 @@ class RelationNetwork(EmbeddingLearner):
         )
         scores, state = context.model.parts[_PART](meta.own, state, pairs, training=batch)
         return tf.reshape(scores, [count, ways]), state
-
-
-def _maps(context: Context, features: tf.Tensor) -> tf.Tensor:
-    return tf.reshape(features, [-1, *context.model.map_shape])

@@ -5,6 +5,11 @@ from __future__ import annotations
 import tensorflow as tf
 
 
+def permutation(count: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+    """An order of `count` examples by a key [2] int64, [count] int32, by Philox: not vectorized."""
+    return tf.random.experimental.stateless_shuffle(tf.range(count), key, alg="philox")
+
+
 def minibatches(
     count: int | tf.Tensor, size: int, steps: int, key: tf.Tensor
 ) -> list[tf.Tensor]:

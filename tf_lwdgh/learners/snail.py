@@ -18,6 +18,7 @@ from tf_lwdgh import config
 from tf_lwdgh.learners.base import OwnParameter
 from tf_lwdgh.learners.context import Context
 from tf_lwdgh.learners.embedding_learner import EmbeddingLearner
+from tf_lwdgh.learners.shuffles import permutation
 from tf_lwdgh.networks.functional import FunctionalModel
 from tf_lwdgh.types import Meta, Published, Tensors
 
@@ -140,9 +141,7 @@ class SNAIL(EmbeddingLearner):
     ) -> Read:
         features, state = self.embed_support(context, meta, images)
         known = tf.one_hot(labels, context.model.n_way, dtype=features.dtype)
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(tf.shape(labels)[0]), context.task_key, alg="philox"
-        )
+        order = permutation(tf.shape(labels)[0], context.task_key)
         x, memory = tf.gather(tf.concat([features, known], -1), order), []
         for block in self.blocks(context.model):
             read = _attend if isinstance(block, Attention) else _convolve

@@ -88,6 +88,10 @@ class FunctionalModel:
         self.parts[name] = part
         return part
 
+    def as_maps(self, features: tf.Tensor) -> tf.Tensor:
+        """Features [B, D] that are a map laid out flat, as that map: [B, H, W, C]."""
+        return tf.reshape(features, [-1, *self.map_shape])
+
     def another(self) -> keras.Model:
         """A Keras model of the same form with weights of its own: images -> features [B, D]."""
         copy = keras.models.clone_model(self.keras_model)
