@@ -122,7 +122,7 @@ def evaluate(args: flags.FlagValues) -> None:
     elif args.as_served and not shared.pop("gin_files"):  # else it is not what would be exported
         fixed = isinstance(tasks, task_lists.TaskList) and "queries_per_call" not in first.about
         if fixed and first.about["batch_norm"] == as_served.TRANSDUCTIVE:
-            print(as_served.measure(args.run_dir, tasks, **shared))
+            print(as_served.measure(args.run_dir, first, tasks, **shared))
 
 
 def _each(args: flags.FlagValues, shared: dict[str, object]) -> None:

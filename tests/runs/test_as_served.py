@@ -30,7 +30,7 @@ def test_every_way_of_asking_is_judged_on_the_same_tasks_and_kept(folder):
     whole, tasks = judge(run, show=False, **shared)
     assert whole.about["batch_norm"] == "transductive" and "queries_per_call" not in whole.about
     before = {f.name for f in (run / "evaluation").iterdir()}
-    measured = as_served.measure(run, tasks, which="best", **shared)
+    measured = as_served.measure(run, whole, tasks, which="best", **shared)
     # What others take for the run's evaluation stays alone there.
     assert {f.name for f in (run / "evaluation").iterdir()} == before
     changes = (
@@ -42,7 +42,8 @@ def test_every_way_of_asking_is_judged_on_the_same_tasks_and_kept(folder):
         params = [*SIX, *change]
         result, _ = judge(run, data_dir=folder / "data", gin_params=params, tasks=tasks, show=False)
         assert (figure.accuracy, figure.interval95) == (result.mean, result.interval95)
-    one = judge(run, tasks=tasks, queries_per_call=1, show=False, **shared)[0]
+    params = [*SIX, "Evaluation.queries_per_call = 1"]
+    one, _ = judge(run, data_dir=folder / "data", gin_params=params, tasks=tasks, show=False)
     assert "BatchNorm transductive, 1 query a call, best checkpoint, step 4" in str(one)
     assert {f.name for f in run.iterdir()} >= {"as_served_best.json", "evaluation"}
     said = str(measured)

@@ -14,8 +14,8 @@ from typing import Any
 
 from tf_lwdgh import files
 from tf_lwdgh.data.task_lists import TaskList
-from tf_lwdgh.outer.evaluation import EvaluationResult
-from tf_lwdgh.runs.judge import judge
+from tf_lwdgh.outer.evaluation import EvaluationResult, mean_and_interval
+from tf_lwdgh.runs.judge import judge_in_ways
 
 N_TASKS = 200
 TRANSDUCTIVE, INDUCTIVE = "transductive", "inductive"
@@ -79,6 +79,7 @@ class AsServed:
 
 def measure(
     run_dir: str | os.PathLike[str],
+    whole: EvaluationResult,
     tasks: TaskList,
     *,
     data_dir: str | os.PathLike[str],
@@ -89,7 +90,8 @@ def measure(
 
     Args:
       run_dir: the run.
-      tasks: the tasks, of which the first N_TASKS are used.
+      whole: its evaluation, transductive and with all queries in a call.
+      tasks: those of that, of which the first N_TASKS are used.
       data_dir: the folder of data sets.
       gin_params: bindings that override the run's.
       which: 'best' or 'last'.
@@ -97,19 +99,14 @@ def measure(
     Raises:
       ValueError, FileNotFoundError, OSError: as `judge`.
     """
-    tasks = tasks.first(N_TASKS)
-
-    def judged(batch_norm: str, queries_per_call: int | None) -> EvaluationResult:
-        shared = {"data_dir": data_dir, "gin_params": gin_params, "which": which, "show": False}
-        modes = {"batch_norm": batch_norm, "queries_per_call": queries_per_call}
-        return judge(run_dir, tasks=tasks, keep=False, **modes, **shared)[0]
-
-    ways = ((ALL, None), (ONE, 1), (ONE_CLASS, tasks.config.n_query))
-    results = {call: judged(TRANSDUCTIVE, size) for call, size in ways}
-    figures = [Figure.of(result, call) for call, result in results.items()]
-    # No answer depends on the others then.
-    figures.append(Figure.of(judged(INDUCTIVE, None), "any"))
-    about = results[ALL].about
+    tasks, about = tasks.first(N_TASKS), whole.about
+    figures = [Figure(TRANSDUCTIVE, ALL, *mean_and_interval(whole.accuracies[:N_TASKS]))]
+    # With 'inductive' no answer depends on the others.
+    ways = ((TRANSDUCTIVE, 1), (TRANSDUCTIVE, tasks.config.n_query), (INDUCTIVE, None))
+    results = judge_in_ways(
+        run_dir, tasks, ways, data_dir=data_dir, gin_params=gin_params, which=which
+    )
+    figures += map(Figure.of, results, (ONE, ONE_CLASS, "any"))
     found = AsServed(
         checkpoint=about["checkpoint"],
         tasks=f"{len(tasks)} {about['split']} tasks of {about['dataset']}",

@@ -23,6 +23,7 @@ import tensorflow as tf
 from tf_lwdgh import files
 from tf_lwdgh.learners.meta_parameters import MetaParameters
 
+WHICH = ("best", "last")  # of a run: by validation accuracy, or to go on from
 _STATE, _MANIFEST, _HASH = "state", "manifest.json", "sha256"
 _KEY = re.compile(r"(?P<group>\w+)/\d+\.S(?P<name>.+)/\.ATTRIBUTES/VARIABLE_VALUE$")
 _NAME = re.compile(r"step-(\d{8,})$")

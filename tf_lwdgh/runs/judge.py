@@ -9,6 +9,7 @@ from typing import Any
 
 from tf_lwdgh import files
 from tf_lwdgh.data import pipeline, store, task_lists
+from tf_lwdgh.data.batches import Batches
 from tf_lwdgh.data.dataset_config import DatasetConfig, checked_names
 from tf_lwdgh.data.mixtures import Spec
 from tf_lwdgh.data.task_files import Tasks
@@ -19,7 +20,6 @@ from tf_lwdgh.runs import checkpoints, experiment
 from tf_lwdgh.runs.experiment import Assembly
 from tf_lwdgh.runs.progress import Progress, StepClock
 
-WHICH = ("best", "last")
 
 
 def load_checkpoint(
@@ -34,14 +34,14 @@ def load_checkpoint(
       ValueError: another word than those two, or no checkpoint of that kind is whole.
       FileNotFoundError: the run has no such checkpoint yet.
     """
-    if which not in WHICH:
-        raise ValueError(f"--checkpoint must be one of {', '.join(WHICH)}. Received: {which!r}.")
+    if which not in checkpoints.WHICH:
+        raise ValueError(f"--checkpoint must be one of {', '.join(checkpoints.WHICH)}. Received: {which!r}.")
     folder = checkpoints.of_run(run_dir, which)
     manifest = folder.newest()
     if manifest is None:
         raise FileNotFoundError(
             f"there is no {which} checkpoint in {folder.folder!r}: one is saved after the first "
-            f"validation or epoch. --checkpoint takes {' or '.join(WHICH)}."
+            f"validation or epoch. --checkpoint takes {' or '.join(checkpoints.WHICH)}."
         )
     folder.load_learned(manifest, assembly.parameters)
     return manifest
@@ -55,9 +55,6 @@ def judge(
     gin_files: Sequence[str] = (),
     which: str = "best",
     tasks: Tasks | None = None,
-    batch_norm: str | None = None,
-    queries_per_call: int | None = None,
-    keep: bool = True,
     show: bool = True,
 ) -> tuple[EvaluationResult, Tasks]:
     """Evaluates a run with its own settings and writes the result into its folder.
@@ -70,9 +67,6 @@ def judge(
         result then has the learner's name in its file's.
       which: 'best' or 'last'.
       tasks: the tasks; None: those that the settings draw.
-      batch_norm: in place of what the settings say; None: what they say.
-      queries_per_call: likewise.
-      keep: whether to write the result into the run's folder.
       show: whether to show progress.
 
     Returns:
@@ -85,14 +79,10 @@ def judge(
         with the result in the message.
     """
     settings = _settings(run_dir, gin_params, gin_files)
-    if queries_per_call is not None:
-        settings = dataclasses.replace(settings, queries_per_call=queries_per_call)
     other = None if settings.dataset is None else DatasetConfig(settings.dataset, None)
     assembly, manifest = _load(run_dir, data_dir, gin_params, which, other)
-    evaluator = _evaluator(assembly, settings, batch_norm)
-    job = _job(
-        assembly, evaluator.learner, settings, run_dir, which, manifest, tasks, gin_files, keep=keep
-    )
+    evaluator = _evaluator(assembly, settings)
+    job = _job(assembly, evaluator.learner, settings, run_dir, which, manifest, tasks, gin_files)
     return job.run(evaluator, settings, show), job.tasks
 
 
@@ -140,6 +130,40 @@ def judge_each(
         place = (run_dir, which, manifest, listed, gin_files)
         jobs[data_set.name] = _job(on_it, evaluator.learner, settings, *place)
     return {name: (job.run(evaluator, settings, show), job.tasks) for name, job in jobs.items()}
+
+
+def judge_in_ways(
+    run_dir: str | os.PathLike[str],
+    tasks: Tasks,
+    ways: Sequence[tuple[str, int | None]],
+    *,
+    data_dir: str | os.PathLike[str],
+    gin_params: Sequence[str],
+    which: str,
+) -> list[EvaluationResult]:
+    """Evaluates a run once for each way to ask it, on the same tasks; keeps nothing.
+
+    Args:
+      run_dir: the run.
+      tasks: the tasks.
+      ways: the statistics that BatchNorm uses, and the queries of a call, None for all.
+      data_dir: the folder of data sets.
+      gin_params: bindings that override the run's.
+      which: 'best' or 'last'.
+
+    Raises:
+      As `judge`.
+    """
+    settings = _settings(run_dir, gin_params, ())
+    other = None if settings.dataset is None else DatasetConfig(settings.dataset, None)
+    assembly, manifest = _load(run_dir, data_dir, gin_params, which, other)
+    batches, results = _batches(assembly, settings, tasks), []
+    for batch_norm, queries_per_call in ways:
+        asked = dataclasses.replace(settings, queries_per_call=queries_per_call)
+        evaluator = _evaluator(assembly, asked, batch_norm)
+        about = _about(assembly, evaluator.learner, asked, tasks, run_dir, which, manifest)
+        results.append(evaluate(evaluator, batches, about))
+    return results
 
 
 def _settings(
@@ -190,7 +214,6 @@ def _job(
     manifest,
     tasks: Tasks | None,
     gin_files: Sequence[str],
-    keep: bool = True,
 ) -> _Job:
     """Checks all that can be wrong before tasks run."""
     shape = assembly.evaluation_episode(settings)
@@ -202,9 +225,8 @@ def _job(
     about = _about(assembly, learner, settings, tasks, run_dir, which, manifest)
     if gin_files:
         about |= {"on_top": list(gin_files), "trained_learner": manifest["learner"]}
-    path = os.path.join(run_dir, "evaluation", _file_name(about)) if keep else None
-    if path is not None:
-        files.check_writable(path)
+    path = os.path.join(run_dir, "evaluation", _file_name(about))
+    files.check_writable(path)
     return _Job(assembly, tasks, about, path)
 
 
@@ -216,19 +238,17 @@ class _Job:
       assembly: the experiment, on the tasks' data set.
       tasks: the tasks.
       about: goes into the result.
-      path: where that is kept; None: nowhere.
+      path: where that is kept.
     """
 
     assembly: Assembly
     tasks: Tasks
     about: dict[str, Any]
-    path: str | None
+    path: str
 
     def run(self, evaluator: Evaluator, settings: Evaluation, show: bool) -> EvaluationResult:
         """Runs the tasks and keeps the result."""
         result = self._evaluate(evaluator, settings, show)
-        if self.path is None:
-            return result
         try:
             result.write(self.path)
         except OSError as error:
@@ -236,12 +256,7 @@ class _Job:
         return result
 
     def _evaluate(self, evaluator: Evaluator, settings: Evaluation, show: bool) -> EvaluationResult:
-        dataset = pipeline.listed_tasks(
-            self.assembly.source(settings.split),
-            self.tasks,
-            batch_size=settings.batch_size,
-            pipeline_config=self.assembly.pipeline,
-        )
+        dataset = _batches(self.assembly, settings, self.tasks)
         datasets = self.tasks.datasets(self.assembly.spec)
         if not show:
             return evaluate(evaluator, dataset, self.about, datasets=datasets)
@@ -255,6 +270,15 @@ class _Job:
                 progress.report(tasks_per_second=clock.tasks_per_second())
 
             return evaluate(evaluator, dataset, self.about, datasets=datasets, progress=advance)
+
+
+def _batches(assembly: Assembly, settings: Evaluation, tasks: Tasks) -> Batches:
+    return pipeline.listed_tasks(
+        assembly.source(settings.split),
+        tasks,
+        batch_size=settings.batch_size,
+        pipeline_config=assembly.pipeline,
+    )
 
 
 def _about(

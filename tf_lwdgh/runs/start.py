@@ -20,7 +20,6 @@ import tensorflow as tf
 from tf_lwdgh.learners.meta_parameters import MetaParameters
 from tf_lwdgh.runs import checkpoints
 
-WHICH = ("best", "last")
 _KERAS = (".keras", ".weights.h5")
 
 
@@ -57,9 +56,9 @@ def load(parameters: MetaParameters, start: str, which: str) -> dict[str, Any]:
       ValueError: it is none of these things, or a variable of the network is missing or has another
         shape.
     """
-    if which not in WHICH:
+    if which not in checkpoints.WHICH:
         raise ValueError(
-            f"Experiment.start_checkpoint must be one of {', '.join(WHICH)}. "
+            f"Experiment.start_checkpoint must be one of {', '.join(checkpoints.WHICH)}. "
             f"Received: Experiment.start_checkpoint = {which!r}."
         )
     source = _open(parameters, start, which)
@@ -142,7 +141,7 @@ def _open(parameters: MetaParameters, start: str, which: str) -> _Source:
 def _of_run(folder: checkpoints.CheckpointFolder, start: str, which: str) -> _Source:
     manifest = folder.newest()
     if manifest is None:
-        other = WHICH[which == WHICH[0]]
+        other = checkpoints.WHICH[which == checkpoints.WHICH[0]]
         raise FileNotFoundError(
             f"Experiment.start: the run has no {which} checkpoint yet; try "
             f"Experiment.start_checkpoint = {other!r}. Received: Experiment.start = {start!r}."

@@ -23,7 +23,8 @@ from tf_lwdgh.outer.outer_gradients import outer_gradients
 from tf_lwdgh.outer.task_execution import TaskExecution
 from tf_lwdgh.runs import checkpoints, experiment
 from tf_lwdgh.runs.experiment import Assembly
-from tf_lwdgh.runs.judge import WHICH, load_checkpoint
+from tf_lwdgh.runs.checkpoints import WHICH
+from tf_lwdgh.runs.judge import load_checkpoint
 from tf_lwdgh.types import Clock, Episode, stream_key
 
 _PER_TASK = ("gradient_norms", "gci", "cosines", "weights")

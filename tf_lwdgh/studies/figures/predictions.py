@@ -15,7 +15,8 @@ from tf_lwdgh.data.store import SPLITS
 from tf_lwdgh.data.task_lists import TaskList
 from tf_lwdgh.outer.evaluation import Evaluation, Evaluator
 from tf_lwdgh.runs import experiment
-from tf_lwdgh.runs.judge import WHICH, load_checkpoint
+from tf_lwdgh.runs.checkpoints import WHICH
+from tf_lwdgh.runs.judge import load_checkpoint
 from tf_lwdgh.studies.figures.base import Figure, FigureMaker, Path, Row, Runs
 from tf_lwdgh.studies.figures.prediction_picture import Task, draw_tasks
 
