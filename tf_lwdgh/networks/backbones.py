@@ -22,7 +22,10 @@ NO_MEMORY = 0.0
 _SLOPE = 0.1  # of Resnet12's LeakyReLU
 
 
-def _check(name: str, image_size: int, channels: int, n_way: int, widths: Sequence[int]) -> None:
+def check_sizes(
+    name: str, image_size: int, channels: int, n_way: int, widths: Sequence[int]
+) -> None:
+    """Raises ValueError where a network of so many blocks, each halving the image, can't be made."""
     for argument, value in (("channels", channels), ("n_way", n_way)):
         if value < 1:
             raise ValueError(f"{name}: {argument} must be at least 1. Received: {value}.")
@@ -90,7 +93,7 @@ def convnet4(
     Raises:
       ValueError: a size is below 1, or the image is too small for the poolings.
     """
-    _check("convnet4", image_size, channels, n_way, (filters,) * blocks)
+    check_sizes("convnet4", image_size, channels, n_way, (filters,) * blocks)
     images = x = keras.Input((image_size, image_size, channels), dtype=full_dtype(dtype), name="images")
     for i in range(1, blocks + 1):
         block = ConvBlock(
@@ -155,7 +158,7 @@ def resnet12(
     Raises:
       ValueError: a size is below 1, or the image is too small for the poolings.
     """
-    _check("resnet12", image_size, channels, n_way, widths)
+    check_sizes("resnet12", image_size, channels, n_way, widths)
     images = x = keras.Input((image_size, image_size, channels), dtype=full_dtype(dtype), name="images")
     norm = {"epsilon": epsilon, "fused": fused, "dtype": full_dtype(dtype)}
     for i, filters in enumerate(widths, 1):

@@ -10,7 +10,7 @@ import math
 import keras
 
 from tf_lwdgh import config
-from tf_lwdgh.networks.backbones import NO_MEMORY, full_dtype, with_head
+from tf_lwdgh.networks.backbones import NO_MEMORY, check_sizes, full_dtype, with_head
 from tf_lwdgh.networks.layers.batch_norm import BatchNormalization
 from tf_lwdgh.networks.layers.dropout import Dropout
 from tf_lwdgh.networks.layers.hooked_relu import HookedRelu
@@ -106,7 +106,7 @@ def snail_resnet(
     Raises:
       ValueError: the image is too small for the poolings.
     """
-    check_image_size("snail_resnet", image_size, 2 ** len(widths))
+    check_sizes("snail_resnet", image_size, channels, n_way, widths)
     dtype = full_dtype(dtype)
 
     def conv(x, filters: int, size: int, name: str):
@@ -157,7 +157,7 @@ def adacnn(
     Raises:
       ValueError: the image is too small for the poolings.
     """
-    check_image_size("adacnn", image_size, 2**blocks)
+    check_sizes("adacnn", image_size, channels, n_way, (filters,) * blocks)
     dtype = full_dtype(dtype)
     images = x = keras.Input((image_size, image_size, channels), dtype=dtype, name="images")
     for i in range(1, blocks + 1):

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tf_lwdgh.data.images import ImageConfig, decode
 from tf_lwdgh.serving.checks import Checks
 from tf_lwdgh.serving.classifier import N_WAY
-from tf_lwdgh.serving.graphs import Classifier, TaskGraphs
+from tf_lwdgh.serving.graphs import Classifier, TaskGraphs, concrete
 
 Function = tf.types.experimental.ConcreteFunction
 
@@ -51,7 +51,7 @@ class Functions:
         silently cut down.
         """
         found = {}
-        self._apart = _concrete(_told_apart, self._specs(tf.uint8)[2], tf.TensorSpec([], tf.int32))
+        self._apart = concrete(_told_apart, self._specs(tf.uint8)[2], tf.TensorSpec([], tf.int32))
         for suffix, dtype in IMAGES.items():
             of_one = self._of_one(dtype)
             for batch, functions in (("", of_one), (TASKS, self._of_many(dtype, *of_one))):
@@ -99,7 +99,7 @@ class Functions:
 
     def _of_one(self, dtype: tf.DType) -> tuple[Function, ...]:
         support, labels, classifier, query = self._specs(dtype)
-        taught, asked = _concrete(self._support, support, labels), _concrete(self._queries, query)
+        taught, asked = concrete(self._support, support, labels), concrete(self._queries, query)
 
         @_concretely(support, labels)
         def adapt(support_images, support_labels):
@@ -228,11 +228,4 @@ def _each(function: Callable, inputs: tuple, specs: dict[str, tf.TensorSpec]):
 
 def _concretely(*specs) -> Callable[[Callable], Function]:
     """A decorator: the concrete function of inputs of these specs."""
-    return lambda function: _concrete(function, *specs)
-
-
-def _concrete(function: Callable, *specs) -> Function:
-    # Not inlined: the sizes that a signature names must not reach the checks, which ask for them.
-    attributes = {"_noinline": True}
-    traced = tf.function(function, autograph=False, experimental_attributes=attributes)
-    return traced.get_concrete_function(*specs)
+    return lambda function: concrete(function, *specs)

@@ -56,12 +56,12 @@ class TaskGraphs:
         inputs = tf.TensorSpec([None, *model.image_shape], self._dtype, "images")
         labels = tf.TensorSpec([None], tf.int32, "labels")
         with plain_operations():
-            self._learn = _traced(self._learn_task, inputs, labels)
-            sized = _traced(lambda *task: self._adapt(*task, model.n_way), inputs, labels)
+            self._learn = concrete(self._learn_task, inputs, labels)
+            sized = concrete(lambda *task: self._adapt(*task, model.n_way), inputs, labels)
             adapted = self._learn.structured_outputs
             self.form = ClassifierForm(adapted, sized.structured_outputs, model)
             self._answer = {
-                dtype: _traced(
+                dtype: concrete(
                     self._answer_queries,
                     self.form.specs,
                     tf.TensorSpec(inputs.shape, dtype, "images"),
@@ -69,7 +69,7 @@ class TaskGraphs:
                 for dtype in (tf.uint8, tf.float32)
             }
         specs = self.form.specs.items()
-        self._accept = _traced(self._check, {n: tf.TensorSpec(None, s.dtype, n) for n, s in specs})
+        self._accept = concrete(self._check, {n: tf.TensorSpec(None, s.dtype, n) for n, s in specs})
 
     def learn(self, images: tf.Tensor, labels: tf.Tensor) -> Classifier:
         """The classifier of a support set: images, and labels [B] int32."""
@@ -162,7 +162,11 @@ def _ways(labels: tf.Tensor) -> tf.Tensor:
     return tf.reduce_max(labels) + 1
 
 
-def _traced(function: Callable, *specs) -> tf.types.experimental.ConcreteFunction:
+def concrete(function: Callable, *specs) -> tf.types.experimental.ConcreteFunction:
+    """The concrete function of inputs of these specs.
+
+    Not inlined: the sizes that a signature names must not reach the checks, which ask for them.
+    """
     attributes = {"_noinline": True}
     traced = tf.function(function, autograph=False, experimental_attributes=attributes)
     return traced.get_concrete_function(*specs)

@@ -12,14 +12,14 @@ from typing import Any
 from tf_lwdgh.data.store import spec_json
 
 GRAPH = "HierarchicalDatasetSpecification"
-_OWN, _NODES = "tf_lwdgh", "nodes"  # where our own specs keep the classes below each node
+_NODES = "nodes"  # where, among our own keys, specs keep the classes below each node
 
 
 def to_json(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON of a DatasetSpec's fields; the graph's nodes stand among our own keys."""
     out = spec_json.to_json(fields)
     if fields[_NODES]:
-        out[_OWN][_NODES] = [list(node) for node in fields[_NODES]]
+        out[spec_json.EXTRAS][_NODES] = [list(node) for node in fields[_NODES]]
     return out
 
 
@@ -31,11 +31,11 @@ def from_json(data: Any) -> dict[str, Any]:
     """
     if not isinstance(data, dict) or data.get("__class__") != GRAPH:
         fields = spec_json.from_json(data)
-        nodes = data.get(_OWN, {}).get(_NODES, [])
+        nodes = data.get(spec_json.EXTRAS, {}).get(_NODES, [])
         lists = isinstance(nodes, list) and all(
             isinstance(node, list) and all(type(i) is int for i in node) for node in nodes
         )
-        _require(lists, f"{_OWN}[{_NODES}]", "be a list of lists of class ids", nodes)
+        _require(lists, f"{spec_json.EXTRAS}[{_NODES}]", "be a list of lists of class ids", nodes)
         return {**fields, _NODES: tuple(map(tuple, nodes))} if nodes else fields
     names = _dictionary(data, "class_names")
     texts = all(isinstance(name, str) and i.isdecimal() for i, name in names.items())
@@ -104,4 +104,4 @@ def _dictionary(data: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 def _require(holds: bool, key: str, rule: str, received: Any) -> None:
     if not holds:
-        raise ValueError(f"{key} must {rule}. Received: {spec_json.SHORT.repr(received)}.")
+        raise ValueError(f"{key} must {rule}. Received: {spec_json.short(received)}.")

@@ -13,15 +13,15 @@ from typing import Any
 SPLITS = ("train", "val", "test")
 _SPLIT_KEYS = {"train": "TRAIN", "val": "VALID", "test": "TEST"}
 _PLAIN, _BI_LEVEL = "DatasetSpecification", "BiLevelDatasetSpecification"
-_EXTRAS = "tf_lwdgh"  # our own keys, in a dictionary that other readers pass over
+EXTRAS = "tf_lwdgh"  # our own keys, in a dictionary that other readers pass over
 _EXTRA_KEYS = (
     "split_name", "source_checksum", "content_checksum", "converter_version", "image_size",
     "encoding", "class_checksums",
 )  # fmt: skip
 LARGEST_CLASS = 2**24  # images; drawing a task takes 8 bytes for each image of its classes
 _MOST_CLASSES = 2**31 - 1
-SHORT = reprlib.Repr()
-SHORT.maxstring = SHORT.maxother = 100
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 100
 
 
 def to_json(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def to_json(fields: Mapping[str, Any]) -> dict[str, Any]:
         "class_names": _by_id(fields["class_names"]),
         "path": ".",  # readers put the folder that they read from
         "file_pattern": fields["file_pattern"],
-        _EXTRAS: extras,
+        EXTRAS: extras,
     }
     counts, superclasses = fields["classes_per_split"], fields["superclasses"]
     homes = _homes(superclasses, [counts[s] for s in SPLITS])
@@ -86,10 +86,10 @@ def from_json(data: Any) -> dict[str, Any]:
       ValueError: it is no spec; the message names the key, the rule and the value.
     """
     if not isinstance(data, dict):
-        raise ValueError(f"the file must hold a dictionary. Received: {_short(data)}.")
+        raise ValueError(f"the file must hold a dictionary. Received: {short(data)}.")
     kind = data.get("__class__")
     if kind not in (_PLAIN, _BI_LEVEL):
-        raise ValueError(f"__class__ must be {_PLAIN} or {_BI_LEVEL}. Received: {_short(kind)}.")
+        raise ValueError(f"__class__ must be {_PLAIN} or {_BI_LEVEL}. Received: {short(kind)}.")
     fields = {
         "name": _get(data, "name", str),
         "images_per_class": _numbers(data, "images_per_class", LARGEST_CLASS),
@@ -97,7 +97,7 @@ def from_json(data: Any) -> dict[str, Any]:
         "file_pattern": _get(data, "file_pattern", str),
     }
     n_classes = len(fields["images_per_class"])
-    extras = _get(data, _EXTRAS, dict) if _EXTRAS in data else {}
+    extras = _get(data, EXTRAS, dict) if EXTRAS in data else {}
     fields |= _extras(extras)
     if kind == _BI_LEVEL:
         return fields | _bi_level(data, n_classes)
@@ -153,7 +153,7 @@ def _get(data: Mapping[str, Any], key: str, kind: type) -> Any:
         raise ValueError(f"the key {key!r} is missing.")
     if not isinstance(data[key], kind):
         what = {dict: "a dictionary", str: "text", list: "a list"}[kind]
-        raise ValueError(f"{key} must be {what}. Received: {_short(data[key])}.")
+        raise ValueError(f"{key} must be {what}. Received: {short(data[key])}.")
     return _encodable(key, data[key]) if kind is str else data[key]
 
 
@@ -162,7 +162,7 @@ def _encodable(key: str, text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{key} must be text that UTF-8 can hold. Received: {_short(text)}.") from None
+        raise ValueError(f"{key} must be text that UTF-8 can hold. Received: {short(text)}.") from None
     return text
 
 
@@ -173,7 +173,7 @@ def _ordered(data: Mapping[str, Any], key: str) -> list:
     if set(found) != set(expected):
         odd = sorted(set(found) - set(expected))[:5]
         raise ValueError(
-            f"{key}: ids must run from 0 without gaps, to {len(found) - 1}. Received: {_short(odd)}."
+            f"{key}: ids must run from 0 without gaps, to {len(found) - 1}. Received: {short(odd)}."
         )
     return [found[i] for i in expected]
 
@@ -182,7 +182,7 @@ def _per_split(data: Mapping[str, Any], key: str) -> dict[str, int]:
     found = _get(data, key, dict)
     if set(found) != set(_SPLIT_KEYS.values()):
         keys = ", ".join(_SPLIT_KEYS.values())
-        raise ValueError(f"{key} must have the keys {keys}. Received: {_short(list(found))}.")
+        raise ValueError(f"{key} must have the keys {keys}. Received: {short(list(found))}.")
     return {s: _number(f"{key}[{k}]", found[k], _MOST_CLASSES) for s, k in _SPLIT_KEYS.items()}
 
 
@@ -194,11 +194,11 @@ def _number(key: str, value: Any, most: int) -> int:
     if isinstance(value, dict):
         raise ValueError(
             f"{key}: classes with pools of images (Meta-Dataset's own train and test images of a "
-            f"class) are not supported. Received: {_short(value)}."
+            f"class) are not supported. Received: {short(value)}."
         )
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
         raise ValueError(
-            f"{key} must be a whole number from 0 to {most:,}. Received: {_short(value)}."
+            f"{key} must be a whole number from 0 to {most:,}. Received: {short(value)}."
         )
     return value
 
@@ -206,11 +206,12 @@ def _number(key: str, value: Any, most: int) -> int:
 def _texts(key: str, values: Sequence) -> tuple[str, ...]:
     for value in values:
         if not isinstance(value, str):
-            raise ValueError(f"{key} must be text. Received: {_short(value)}.")
+            raise ValueError(f"{key} must be text. Received: {short(value)}.")
         _encodable(key, value)
     return tuple(values)
 
 
-def _short(value: Any) -> str:
-    text = SHORT.repr(value)
+def short(value: Any) -> str:
+    """A value in at most 100 characters, whatever its size."""
+    text = _SHORT.repr(value)
     return text if len(text) <= 100 else text[:97] + "..."

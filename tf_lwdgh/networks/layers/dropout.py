@@ -5,22 +5,18 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import zlib
-from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
 
+from tf_lwdgh.networks.layers.scoped import told
+
 _KEY: contextvars.ContextVar[tf.Tensor | None] = contextvars.ContextVar("dropout", default=None)
 
 
-@contextlib.contextmanager
-def dropping(key: tf.Tensor | None) -> Iterator[None]:
+def dropping(key: tf.Tensor | None) -> contextlib.AbstractContextManager[None]:
     """Within it, what is traced drops units by this key, [2] int64; by none, all units stay."""
-    token = _KEY.set(key)
-    try:
-        yield
-    finally:
-        _KEY.reset(token)
+    return told(_KEY, key)
 
 
 @keras.saving.register_keras_serializable("tf_lwdgh")

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
+
+from tf_lwdgh.networks.layers.scoped import told
 
 Hook = Callable[[str, tf.Tensor], tf.Tensor]  # a layer's name, what goes in -> what comes out
 _HOOK: contextvars.ContextVar[Hook | None] = contextvars.ContextVar("hook", default=None)
 
 
-@contextlib.contextmanager
-def hooking(hook: Hook | None) -> Iterator[None]:
+def hooking(hook: Hook | None) -> contextlib.AbstractContextManager[None]:
     """Within it, every HookedRelu that is traced gives what the hook makes of its input."""
-    token = _HOOK.set(hook)
-    try:
-        yield
-    finally:
-        _HOOK.reset(token)
+    return told(_HOOK, hook)
 
 
 @keras.saving.register_keras_serializable("tf_lwdgh")
