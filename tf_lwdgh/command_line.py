@@ -115,9 +115,9 @@ def _interrupt(*_) -> None:
     raise KeyboardInterrupt
 
 
-def _leave(*_) -> None:
+def _leave(*_, stream: int = 2) -> None:
     """Leaves without more ado: a KeyboardInterrupt can come where it is swallowed, or half heard."""
-    os.write(2, b"interrupted\n")
+    os.write(stream, b"interrupted\n")
     os._exit(INTERRUPTED)
 
 
@@ -152,7 +152,8 @@ def start_tensorflow() -> None:
         original = os.dup(2)
         os.dup2(caught.fileno(), 2)
         try:
-            with _interrupt_ends_at_once(original):
+            # Somewhere in TensorFlow's import KeyboardInterrupt is swallowed.
+            with on_interrupt(lambda *_: _leave(stream=original)):
                 import tensorflow as tf
 
                 tf.config.list_physical_devices()
@@ -174,17 +175,16 @@ def start_tensorflow() -> None:
 
 
 @contextlib.contextmanager
-def _interrupt_ends_at_once(stream: int) -> Iterator[None]:
-    """Ctrl-C leaves without more ado: somewhere in TensorFlow's import KeyboardInterrupt is swallowed."""
+def on_interrupt(handler: Callable[..., object] | int) -> Iterator[None]:
+    """Within it Ctrl-C goes to this handler; in a thread that is not the main one, as before.
+
+    Args:
+      handler: see signal.signal.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def leave(*_) -> None:
-        os.write(stream, b"interrupted\n")
-        os._exit(INTERRUPTED)
-
-    before = signal.signal(signal.SIGINT, leave)
+    before = signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:

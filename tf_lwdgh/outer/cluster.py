@@ -14,12 +14,11 @@ import logging
 import os
 import re
 import signal
-import threading
 from collections.abc import Iterator
 
 import tensorflow as tf
 
-from tf_lwdgh import config
+from tf_lwdgh import command_line, config
 
 JOBS = ("chief", "worker")
 # What the gRPC layer and the coordination service say of the process that is lost.
@@ -167,7 +166,8 @@ def connect() -> tf.distribute.Strategy:
         task_type=here.job, task_id=here.index, rpc_layer="grpc", num_accelerators={"GPU": gpus},
     )  # fmt: skip
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=settings.timeout)
-    with _interrupt_ends_at_once():
+    # While TensorFlow waits for the others, Python's own handler of Ctrl-C is never reached.
+    with command_line.on_interrupt(signal.SIG_DFL):
         return tf.distribute.MultiWorkerMirroredStrategy(resolver, communication_options=options)
 
 
@@ -201,16 +201,3 @@ def _joined() -> bool:
 
 
 _ADVICE = "Start all processes again with the same command: the run goes on from its last checkpoint."
-
-
-@contextlib.contextmanager
-def _interrupt_ends_at_once() -> Iterator[None]:
-    """While TensorFlow waits for the others, Python's own handler of Ctrl-C is never reached."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
