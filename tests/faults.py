@@ -12,7 +12,6 @@ import argparse
 import os
 import pathlib
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -21,6 +20,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+
+from tests.memory import resident_bytes
 
 ROOT = pathlib.Path(__file__).parents[1]
 Trial = Callable[[pathlib.Path], str]  # a folder of its own -> what happened
@@ -119,7 +120,7 @@ def endurance(folder: pathlib.Path) -> str:
 
     def watch() -> None:
         while not done.wait(0.5):
-            sizes[_count(folder / "long" / "metrics.jsonl") * 100] = _resident()
+            sizes[_count(folder / "long" / "metrics.jsonl") * 100] = resident_bytes()
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -145,11 +146,6 @@ def endurance(folder: pathlib.Path) -> str:
     )
 
 
-def _resident() -> int:
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
-
-
 BINDINGS = 2000
 _VALUES = (
     None, True, False, 0, 1, -1, 3, 10**9, 2**70, 0.5, -0.5, 1.5, 1e308, float("nan"), float("inf"), "", "x", "a" * 3000, b"x",
@@ -164,7 +160,7 @@ def bindings(folder: pathlib.Path) -> str:
 
     tiny.build(folder)
     known = sorted(config.settings())
-    limit = _resident() + (6 << 30)
+    limit = resident_bytes() + (6 << 30)
     draw, taken, refused = random.Random(0), 0, 0
     for _ in range(BINDINGS):
         name, value = draw.choice(known), draw.choice(_VALUES)
@@ -177,7 +173,7 @@ def bindings(folder: pathlib.Path) -> str:
             refused += 1
         except Exception as error:
             raise AssertionError(f"{name} = {value!r}: {type(error).__name__}: {error}") from error
-        assert _resident() < limit, f"{name} = {value!r} took {_resident() >> 20} MiB"
+        assert resident_bytes() < limit, f"{name} = {value!r} took {resident_bytes() >> 20} MiB"
     return f"{len(known)} settings, {BINDINGS:,} values: {taken} taken, {refused} refused by name"
 
 

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tests import records
+from tests.memory import resident_bytes
 from tf_lwdgh import config as gin_config
 from tf_lwdgh.data import episodes, pipeline, store
 from tf_lwdgh.data.episodes import EpisodeConfig
@@ -172,11 +173,6 @@ def test_images_are_not_written_into_the_graph(data, storage):
     graph = tf.function(source.gather).get_concrete_function(rows).graph
     assert graph.as_graph_def().ByteSize() < 50_000
     assert len(graph.captures) == (storage != "disk")
-
-
-def resident_bytes() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux's /proc")

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tests.learners import tiny_tasks
+from tests.learners.tiny_tasks import features
 from tf_lwdgh.learners import Classifier, MetaBaseline, PrototypicalNetwork, SimpleShot
 from tf_lwdgh.learners.losses import cross_entropy
 
@@ -17,10 +18,6 @@ NETWORK = {"fused": False, "blocks": 1}
 def log_softmax(logits: np.ndarray) -> np.ndarray:
     shifted = logits - logits.max(-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-
-
-def features_of(params, meta, images, *, training=True) -> np.ndarray:
-    return params.model.features(meta.network, meta.state, images, training=training)[0].numpy()
 
 
 def normal(x: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -36,7 +33,7 @@ def answers(learner, one, *, mean=None) -> tuple[np.ndarray, np.ndarray, np.ndar
     adapted = learner.adapt(told, meta, one.support_images, one.support_labels)
     logits, _ = learner.predict(told, meta, adapted, one.query_images)
     return logits.numpy(), *(
-        features_of(params, meta, images) for images in (one.support_images, one.query_images)
+        features(params, meta, images) for images in (one.support_images, one.query_images)
     )
 
 
@@ -46,7 +43,7 @@ def test_its_loss_is_that_of_the_classes_numbers_among_all(head):
     params = tiny_tasks.parameters(learner, **NETWORK)
     meta, one = tiny_tasks.perturbed(params), tiny_tasks.task(tiny_tasks.episodes())
     found = learner.objective(tiny_tasks.context(params), meta, one)
-    z = features_of(params, meta, tf.concat([one.support_images, one.query_images], 0))
+    z = features(params, meta, tf.concat([one.support_images, one.query_images], 0))
     kernel = meta.own["classifier/kernel"].numpy()
     if head == "linear":
         logits = z @ kernel + meta.own["classifier/bias"].numpy()
@@ -69,7 +66,7 @@ def test_the_features_mean_is_among_the_statistics():
     params = tiny_tasks.parameters(learner, **NETWORK)
     meta, one = tiny_tasks.perturbed(params), tiny_tasks.task(tiny_tasks.episodes())
     state = learner.objective(tiny_tasks.context(params), meta, one).state
-    z = features_of(params, meta, tf.concat([one.support_images, one.query_images], 0))
+    z = features(params, meta, tf.concat([one.support_images, one.query_images], 0))
     assert len(state) == len(params.model.state_variables)
     np.testing.assert_allclose(state[-2], z.mean(0), rtol=1e-10)
 

@@ -413,15 +413,6 @@ def parameters(case: Case, batch_norm: str = "transductive"):
     return _parameters(name, batch_norm)
 
 
-def answers(params, meta, one, *, queries=None, adapted=None, **settings) -> np.ndarray:
-    """Logits of a task's queries after training."""
-    told = tiny_tasks.context(params, training=False, **settings)
-    if adapted is None:
-        adapted = params.learner.adapt(told, meta, one.support_images, one.support_labels)
-    queries = one.query_images if queries is None else queries
-    return params.learner.predict(told, meta, adapted, queries)[0].numpy()
-
-
 # What a learner says of itself.
 
 
@@ -457,8 +448,8 @@ def test_predictions_depend_on_other_queries_exactly_where_it_says_so(case, eage
         params = parameters(case, batch_norm)
         meta, one = tiny_tasks.perturbed(params), tiny_tasks.task(BATCH)
         others = tf.concat([one.query_images[:1], 3 * one.query_images[1:] + 1], 0)
-        before = answers(params, meta, one)
-        after = answers(params, meta, one, queries=others)
+        before = tiny_tasks.answers(params, meta, one)
+        after = tiny_tasks.answers(params, meta, one, queries=others)
         assert not np.allclose(before[1:], after[1:])
         moved = not np.allclose(before[0], after[0], rtol=1e-9, atol=1e-12)
         assert moved == params.learner.depends_on_queries, batch_norm
@@ -468,7 +459,7 @@ def test_predictions_depend_on_other_queries_exactly_where_it_says_so(case, eage
 def test_inner_steps_are_those_it_makes(case, eagerly):
     params = parameters(case)
     learner, meta, one = params.learner, tiny_tasks.perturbed(params), tiny_tasks.task(BATCH)
-    trained, one_step, two_steps = (answers(params, meta, one, steps=s) for s in (None, 1, 2))
+    trained, one_step, two_steps = (tiny_tasks.answers(params, meta, one, steps=s) for s in (None, 1, 2))
     if learner.inner_steps() is None:
         assert learner.inner_steps(1) is None
         np.testing.assert_array_equal(one_step, two_steps)
@@ -483,7 +474,7 @@ def test_inner_steps_are_those_it_makes(case, eagerly):
 def test_it_takes_any_shots(case, shots, eagerly):
     params = parameters(case, "inductive")
     one = tiny_tasks.task(tiny_tasks.episodes(k_shot=shots))
-    logits = answers(params, params.values(), one, queries=one.query_images[:1])
+    logits = tiny_tasks.answers(params, params.values(), one, queries=one.query_images[:1])
     assert logits.shape == (1, tiny_tasks.N_WAY) and np.isfinite(logits).all()
 
 
@@ -493,7 +484,7 @@ def test_it_takes_the_ways_it_says(case, eagerly):
     for ways in (2, 5) if params.learner.any_way else (2,):
         one = tiny_tasks.task(tiny_tasks.episodes(n_way=ways))
         for told in (ways, tf.constant(ways)):
-            logits = answers(params, params.values(), one, n_way=told)
+            logits = tiny_tasks.answers(params, params.values(), one, n_way=told)
             assert logits.shape == (2 * ways, ways) and np.isfinite(logits).all()
 
 
@@ -506,8 +497,8 @@ def test_what_it_has_adapted_can_be_kept(case, eagerly):
         adapted = params.learner.adapt(told, meta, one.support_images, one.support_labels)
         kept = [np.array(x) for x in tf.nest.flatten(adapted)]
         again = tf.nest.pack_sequence_as(adapted, [tf.constant(x) for x in kept])
-        found = answers(params, meta, one, adapted=again)
-        np.testing.assert_array_equal(found, answers(params, meta, one))
+        found = tiny_tasks.answers(params, meta, one, adapted=again)
+        np.testing.assert_array_equal(found, tiny_tasks.answers(params, meta, one))
 
 
 # Its outer gradient.

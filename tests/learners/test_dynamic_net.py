@@ -7,6 +7,7 @@ import pytest
 from scipy import special
 
 from tests.learners import tiny_tasks
+from tests.learners.tiny_tasks import features
 from tf_lwdgh.learners import DynamicNet
 
 N_CLASSES = tiny_tasks.N_CLASSES
@@ -16,10 +17,6 @@ NETWORK = {"fused": False, "blocks": 1}
 
 def unit(x: np.ndarray, axis: int = -1) -> np.ndarray:
     return x / np.linalg.norm(x, axis=axis, keepdims=True)
-
-
-def features(params, meta, images) -> np.ndarray:
-    return params.model.features(meta.network, meta.state, images, training=True)[0].numpy()
 
 
 def made(own: dict, z: np.ndarray, memory: np.ndarray) -> np.ndarray:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.learners import tiny_tasks
+from tests.learners.tiny_tasks import answers
 from tf_lwdgh.learners import GNN
 from tf_lwdgh.learners.meta_parameters import MetaParameters
 from tf_lwdgh.networks.encoders import gnn_encoder
 from tf_lwdgh.networks.graph_network import Edges
 
 SMALL = {"hidden": (4, 3), "growth": 2}
-
-
-def answers(params, meta, one, **told) -> np.ndarray:
-    context, learner = tiny_tasks.context(params, training=False, **told), params.learner
-    adapted = learner.adapt(context, meta, one.support_images, one.support_labels)
-    return learner.predict(context, meta, adapted, one.query_images)[0].numpy()
 
 
 def reversed_support(one):
@@ -80,10 +77,7 @@ def test_logits_are_the_equations(unknown, label):
     params = tiny_tasks.parameters(GNN(unknown=unknown, **SMALL))
     meta = tiny_tasks.perturbed(params)
     own = {name: v.numpy() for name, v in meta.own.items()}
-
-    def features(images) -> np.ndarray:
-        return params.model.features(meta.network, meta.state, images, training=True)[0].numpy()
-
+    features = functools.partial(tiny_tasks.features, params, meta)
     known = np.hstack([features(one.support_images), np.eye(3)[one.support_labels]])
     queries = features(one.query_images)
     asked = np.hstack([queries, np.full([len(queries), 3], label)])

@@ -9,6 +9,7 @@ import tensorflow as tf
 from scipy import special
 
 from tests.learners import tiny_tasks
+from tests.learners.tiny_tasks import features
 from tf_lwdgh.learners import MatchingNetwork
 from tf_lwdgh.types import Meta
 
@@ -17,13 +18,7 @@ def asked(learner, one, meta=None, params=None, **told) -> np.ndarray:
     """Logits of a task's queries after training."""
     params = params or tiny_tasks.parameters(learner)
     meta = meta or params.values()
-    context = tiny_tasks.context(params, training=False, **told)
-    adapted = learner.adapt(context, meta, one.support_images, one.support_labels)
-    return learner.predict(context, meta, adapted, one.query_images)[0].numpy()
-
-
-def features(params, meta, images) -> np.ndarray:
-    return params.model.features(meta.network, meta.state, images, training=True)[0].numpy()
+    return tiny_tasks.answers(params, meta, one, **told)
 
 
 def attended(queries, support, labels, scale) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ import tensorflow as tf
 from scipy import special
 
 from tests.learners import tiny_tasks
+from tests.learners.tiny_tasks import answers
 from tf_lwdgh.learners import SNAIL
 from tf_lwdgh.learners.meta_parameters import MetaParameters
 from tf_lwdgh.learners.snail import Attention
@@ -18,12 +20,6 @@ from tf_lwdgh.networks.encoders import snail_resnet
 
 SMALL = SNAIL(most_items=7, filters=2, attention=((2, 3), (3, 2)))
 SMALL_ENCODER = {"image_size": 16, "widths": (2,)}
-
-
-def answers(params, meta, one, **told) -> np.ndarray:
-    context, learner = tiny_tasks.context(params, training=False, **told), params.learner
-    adapted = learner.adapt(context, meta, one.support_images, one.support_labels)
-    return learner.predict(context, meta, adapted, one.query_images)[0].numpy()
 
 
 @pytest.mark.parametrize(("items", "count"), [(25, 8_529_790), (5, 4_747_646)])
@@ -65,10 +61,7 @@ def test_each_query_is_answered_as_the_last_item_of_a_sequence_of_its_own(k_shot
     one, params = tiny_tasks.task(tiny_tasks.episodes(k_shot=k_shot)), tiny_tasks.parameters(SMALL)
     meta = tiny_tasks.perturbed(params)
     own = {name: v.numpy() for name, v in meta.own.items()}
-
-    def features(images) -> np.ndarray:
-        return params.model.features(meta.network, meta.state, images, training=True)[0].numpy()
-
+    features = functools.partial(tiny_tasks.features, params, meta)
     known = np.hstack([features(one.support_images), np.eye(3)[one.support_labels]])
     key = tiny_tasks.context(params).task_key
     known = known[tf.random.experimental.stateless_shuffle(tf.range(len(known)), key, alg="philox")]

@@ -106,6 +106,24 @@ def context(params: MetaParameters, **settings) -> Context:
     return Context(params.model, **told)
 
 
+def answers(
+    params: MetaParameters, meta: Meta, one: Episode, *, queries=None, adapted=None, **told
+) -> np.ndarray:
+    """Logits of a task's queries, or of others, after training."""
+    asked = context(params, **{"training": False, **told})
+    if adapted is None:
+        adapted = params.learner.adapt(asked, meta, one.support_images, one.support_labels)
+    queries = one.query_images if queries is None else queries
+    return params.learner.predict(asked, meta, adapted, queries)[0].numpy()
+
+
+def features(
+    params: MetaParameters, meta: Meta, images: tf.Tensor, *, training: bool = True
+) -> np.ndarray:
+    """The network's features of some images, by their own statistics."""
+    return params.model.features(meta.network, meta.state, images, training=training)[0].numpy()
+
+
 @contextlib.contextmanager
 def quickly_built() -> Iterator[None]:
     """Within it graphs run as traced: rewriting such small ones takes longer than they do."""
