@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-from PIL import Image
 
 from tf_lwdgh.converters import archives, folders, glyphs, pictures
 from tf_lwdgh.converters.problems import Problems
@@ -94,7 +91,7 @@ class Tree:
         """
         files = self._classes[class_id][2]
         for image in pictures.read_images(files, Problems()):
-            yield image if isinstance(image, bytes) else _png(image)
+            yield image if isinstance(image, bytes) else store.encode_png(image)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +120,7 @@ class Drawn:
 
     def images(self, class_id: int) -> Iterator[bytes]:
         """The images of a class."""
-        return map(_png, glyphs.images(self._classes[class_id][1]))
+        return map(store.encode_png, glyphs.images(self._classes[class_id][1]))
 
 
 Source = Records | Tree | Drawn
@@ -144,9 +141,3 @@ def find(manual_dir: str | os.PathLike, name: str) -> Records | Tree:
         f"tf_lwdgh/{name} needs the folder {folder}, of a converter's records or of a tree "
         "split/class/images: --manual_dir must hold it. Converters: python -m tf_lwdgh.converters --help."
     )
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()

@@ -14,6 +14,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from tf_lwdgh.converters.tfds_features import Features
+from tf_lwdgh.data import store
 
 _GENERATED_SIZE = 84  # where a set's images have no size of their own
 
@@ -131,4 +132,4 @@ def generate(features: Features, n_images: int) -> Iterator[Example]:
         superclass = label * n_superclasses // n_classes if n_superclasses else None
         for _ in range(n_images):
             pixels = np.clip(pattern + random.normal(0, 40, shape), 0, 255).astype(np.uint8)
-            yield Example("generated", tf.io.encode_png(pixels).numpy(), label, superclass)
+            yield Example("generated", store.encode_png(pixels), label, superclass)

@@ -11,10 +11,10 @@ from tf_lwdgh.data.store.index import INDEX_FILES, index_split
 from tf_lwdgh.data.store.records import Fault, RecordFile, check_files, class_path, read_class
 from tf_lwdgh.data.store.scratch import scratch_folder
 from tf_lwdgh.data.store.spec import SPEC_FILE, SPLITS, DatasetSpec, dataset_names, open_dataset
-from tf_lwdgh.data.store.writer import is_finished, write_dataset
+from tf_lwdgh.data.store.writer import encode_png, is_finished, write_dataset
 
 __all__ = [
     "CROISSANT_FILE", "INDEX_FILES", "SPEC_FILE", "SPLITS", "DatasetSpec", "Fault", "RecordFile",
-    "check_files", "class_path", "dataset_names", "index_split", "is_finished", "open_dataset",
+    "check_files", "class_path", "dataset_names", "encode_png", "index_split", "is_finished", "open_dataset",
     "read_class", "scratch_folder", "serialise", "write_dataset",
 ]  # fmt: skip

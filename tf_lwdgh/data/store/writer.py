@@ -146,7 +146,7 @@ def _write_class(path: str, class_id: int, class_name: str, images: Iterable[Ima
     with open(path, "wb") as file:
         with tf.io.TFRecordWriter(path) as writer:
             for image in images:
-                encoded = image if isinstance(image, bytes) else _png(image)
+                encoded = image if isinstance(image, bytes) else encode_png(image)
                 record = serialise(encoded, class_id)
                 writer.write(record)
                 checksum.add(masked_crc32c(record).to_bytes(4, "little"))
@@ -159,7 +159,12 @@ def _write_class(path: str, class_id: int, class_name: str, images: Iterable[Ima
     return _Written(count, digest.hexdigest(), f"{checksum.value:08x}", kinds)
 
 
-def _png(pixels: np.ndarray) -> bytes:
+def encode_png(pixels: np.ndarray) -> bytes:
+    """A PNG file of uint8 pixels [H, W] or [H, W, C].
+
+    Raises:
+      ValueError: they are of another dtype or rank.
+    """
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
         raise ValueError(
             "an image array must be uint8 [H, W] or [H, W, C]. "
