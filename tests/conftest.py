@@ -1,9 +1,11 @@
 """What every test may count on: no gin binding of another test; and how their graphs are run."""
 
+import gc
 import pathlib
 
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import ops
 
 from tf_lwdgh import config as settings
 
@@ -27,6 +29,20 @@ def _graphs_run_as_written(request):
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": room in NOT_OPTIMIZED})
     yield
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _graphs_are_let_go():
+    """TensorFlow registers every tf.custom_gradient of a graph for good, and the graph with it.
+
+    A training traces one. The tests trace thousands, and a worker of theirs would end at 12 GB.
+    """
+    registered = ops.gradient_registry._registry
+    before = set(registered)
+    yield
+    for name in [n for n in registered if n.startswith("CustomGradient-") and n not in before]:
+        del registered[name]
+    gc.collect()
 
 
 def pytest_addoption(parser):
