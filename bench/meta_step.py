@@ -31,6 +31,7 @@ PEERS = {
     "learn2learn_algorithm": ("learn2learn_loop", (), False),
     "torch_pool": ("torch_pool", (), True),
     "jax_vmap": ("jax_vmap", (), False),
+    "easyfsl": ("easyfsl_prototypical", (), False),
 }
 OURS = {
     "plain": ("--plain",),

@@ -19,7 +19,7 @@ from bench import worker, workloads
 from tf_lwdgh.aggregators import LWDGH, Mean
 from tf_lwdgh.aggregators.conflict_report import ConflictReport
 from tf_lwdgh.aggregators.explore_exploit import ExploreExploit
-from tf_lwdgh.learners import MAML
+from tf_lwdgh.learners import MAML, Learner, PrototypicalNetwork
 from tf_lwdgh.learners.context import Context
 from tf_lwdgh.learners.inner_loop import InnerLoop
 from tf_lwdgh.learners.meta_parameters import MetaParameters
@@ -57,10 +57,7 @@ class Ours:
     def _build(self, w: workloads.Workload, args: argparse.Namespace, replicas: int) -> None:
         keras_model = self._model(w, args)
         self.execution = TaskExecution(args.mode, args.parallel_tasks, args.xla)
-        loop = InnerLoop(
-            steps=w.inner_steps, inner_lr=w.inner_lr, adapt_batch_norm=True, memory=args.memory
-        )
-        self.parameters = MetaParameters(keras_model, MAML(inner_loop=loop))
+        self.parameters = MetaParameters(keras_model, self._learner(w, args))
         aggregator, explore = AGGREGATORS[args.aggregator]
         self.meta_step = MetaStep(
             parameters=self.parameters,
@@ -74,6 +71,15 @@ class Ours:
         )
 
     @staticmethod
+    def _learner(w: workloads.Workload, args: argparse.Namespace) -> Learner:
+        if w.learner == "prototypical_network":
+            return PrototypicalNetwork(batch_norm="transductive")
+        loop = InnerLoop(
+            steps=w.inner_steps, inner_lr=w.inner_lr, adapt_batch_norm=True, memory=args.memory
+        )
+        return MAML(inner_loop=loop)
+
+    @staticmethod
     def _model(w: workloads.Workload, args: argparse.Namespace):
         sizes = dict(image_size=w.image_size, channels=w.channels, n_way=w.n_way)
         sizes["dtype"] = args.products or args.dtype
@@ -84,7 +90,7 @@ class Ours:
 
     def gradients(self) -> worker.Arrays:
         run = tf.function(lambda e: self._gradients(e))
-        return {n: g.numpy() for n, g in zip(self.model.names, run(self.episodes))}
+        return {n: g.numpy() for n, g in zip(self.parameters.names, run(self.episodes))}
 
     def _gradients(self, episodes: Episode):
         return outer_gradients(self.parameters, episodes, execution=self.execution).gradients

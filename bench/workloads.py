@@ -12,10 +12,11 @@ Arrays = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """One problem; all parameters adapt in the inner loop, BatchNorm's too.
+    """One problem; under MAML all parameters adapt in the inner loop, BatchNorm's too.
 
     Attributes:
       kind: 'step' (a whole meta-step) or 'adapt' (adaptation and prediction, no outer gradient).
+      learner: 'maml' or 'prototypical_network', which has no inner steps.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Workload:
     inner_steps: int = 5
     inner_lr: float = 0.01
     kind: str = "step"
+    learner: str = "maml"
 
 
 ALL = {
@@ -40,6 +42,9 @@ ALL = {
         Workload("W2", image_size=28, channels=1, filters=64, tasks=32, inner_steps=1),
         Workload("W3", backbone="resnet12", tasks=1),
         Workload("E1", tasks=8, inner_steps=10, kind="adapt"),
+        Workload("P1", filters=64, inner_steps=0, learner="prototypical_network"),
+        Workload("P1-5", filters=64, k_shot=5, inner_steps=0, learner="prototypical_network"),
+        Workload("PE1", filters=64, tasks=8, inner_steps=0, kind="adapt", learner="prototypical_network"),
         Workload("tiny", image_size=16, filters=4, tasks=2, inner_steps=2, n_query=2),
         Workload("tiny-adapt", image_size=16, filters=4, tasks=2, n_query=2, kind="adapt"),
     )
@@ -146,7 +151,8 @@ def flops(w: Workload) -> float:
 
     A convolution of cost f costs f forward, f for its filter gradient and, but for the first, f for its
     input gradient. Each of these is bilinear, so that the outer gradient costs two more of each, less those
-    that end at the images: 9 f - 5 f₁ a support image and inner step, 3 f - f₁ a query image.
+    that end at the images: 9 f - 5 f₁ a support image and inner step, 3 f - f₁ a query image. Where nothing is
+    adapted a support image costs what a query does.
     """
     size, total, first = w.image_size, 0.0, 0.0
     for name, shape in layers(w).items():
@@ -158,6 +164,8 @@ def flops(w: Workload) -> float:
         if name.startswith("conv") or "_3_conv" in name:
             size //= 2
     support, query = w.n_way * w.k_shot * w.inner_steps, w.n_way * w.n_query
+    if w.learner == "prototypical_network":
+        query += w.n_way * w.k_shot
     if w.kind == "adapt":
         return w.tasks * (support * (3 * total - first) + query * total)
     return w.tasks * (support * (9 * total - 5 * first) + query * (3 * total - first))

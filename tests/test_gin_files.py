@@ -59,6 +59,7 @@ PARAMETERS = {"convnet4": 32_901, "resnet12": 8_000_000}  # at 84×84×3, 5-way
 SMALL = {
     "convnet4": {"image_size": 4, "filters": 2, "blocks": 1},
     "resnet12": {"image_size": 4, "widths": (2,)},
+    "resnet18": {"image_size": 4, "widths": (2, 2)},
     "relation_encoder": {"image_size": 24, "filters": 2},
     "adacnn": {"image_size": 4, "filters": 2, "blocks": 2},
     "metanet_encoder": {"image_size": 4, "filters": 2},

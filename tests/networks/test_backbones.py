@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tf_lwdgh.networks.backbones import convnet4, resnet12
 from tf_lwdgh.networks.functional import FunctionalModel
+from tf_lwdgh.networks.resnet18 import resnet18
 
 
 def size(model):
@@ -25,6 +26,42 @@ def test_resnet12_has_the_published_size():
     assert size(resnet12()) == blocks + 512 * 5 + 5
     assert 7.9e6 < size(resnet12()) < 8.1e6
     assert 12.3e6 < size(resnet12(widths=(64, 160, 320, 640))) < 12.6e6
+
+
+def test_resnet18_has_the_published_size_and_maps():
+    model = resnet18()
+    assert size(model) == 11_176_512 + 512 * 5 + 5
+    maps = {layer.name: layer.output.shape[1] for layer in model.layers if layer.name.endswith("2_norm")}
+    assert [maps[f"stage{i}_block2_2_norm"] for i in (1, 2, 3, 4)] == [56, 28, 14, 7]
+    assert model.get_layer("features").output.shape == (None, 512)
+
+
+def test_resnet18_is_the_network_of_its_equations():
+    """One stage of stride 1 and one of stride 2, against plain sums over windows in NumPy."""
+    model = resnet18(image_size=6, channels=2, n_way=3, widths=(3, 4), stem="small", dtype="float64")
+    rng = np.random.default_rng(0)
+    for v in model.variables:
+        if v.dtype == "float64":
+            v.assign(rng.uniform(0.5, 1.5, v.shape) * (1 if "norm" in v.path else rng.choice([-1, 1], v.shape)))
+    images = rng.normal(size=(2, 6, 6, 2))
+
+    def conv_norm(x, name, stride=1):
+        kernel = model.get_layer(f"{name}_conv").kernel.numpy()
+        p = len(kernel) // 2
+        x = np.pad(x, [(0, 0), (p, p), (p, p), (0, 0)])
+        windows = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[:2], axis=(1, 2))
+        x = np.einsum("bhwcij,ijcf->bhwf", windows[:, ::stride, ::stride], kernel)
+        norm = model.get_layer(f"{name}_norm")
+        gamma, beta, mean, variance = (w.numpy() for w in norm.weights)
+        return (x - mean) / np.sqrt(variance + 1e-5) * gamma + beta
+
+    x = np.maximum(conv_norm(images, "stem"), 0)
+    for block, stride in (("stage1_block1", 1), ("stage1_block2", 1), ("stage2_block1", 2), ("stage2_block2", 1)):
+        y = np.maximum(conv_norm(x, f"{block}_1", stride), 0)
+        shortcut = conv_norm(x, f"{block}_shortcut", stride) if stride == 2 else x
+        x = np.maximum(conv_norm(y, f"{block}_2") + shortcut, 0)
+    kernel, bias = (w.numpy() for w in model.get_layer("head").weights)
+    np.testing.assert_allclose(model(images), x.mean((1, 2)) @ kernel + bias, rtol=1e-10)
 
 
 @pytest.mark.parametrize("image_size, channels, n_way", [(28, 1, 20), (84, 3, 5), (17, 4, 2)])
@@ -77,6 +114,9 @@ def test_backbones_survive_saving_and_loading(tmp_path):
 @pytest.mark.parametrize(
     "build, settings, message",
     [
+        (resnet18, {"image_size": 31}, "at least 32 × 32 pixels. Received: image_size=31 .*ImageConfig"),
+        (resnet18, {"stem": "large"}, "resnet18.stem must be one of imagenet, small. Received: stem='large'"),
+        (resnet18, {"widths": ()}, "width must be at least 1"),
         (convnet4, {"image_size": 15}, "at least 16 × 16 pixels. Received: image_size=15 .*ImageConfig"),
         (resnet12, {"n_way": 0}, "n_way must be at least 1. Received: 0"),
         (convnet4, {"filters": 0}, "every width must be at least 1"),

@@ -25,6 +25,7 @@ from tf_lwdgh.data.pipeline import PipelineConfig
 from tf_lwdgh.data.variable_episodes import VariableEpisodes
 from tf_lwdgh.learners import MAML, Learner
 from tf_lwdgh.learners.meta_parameters import MetaParameters
+from tf_lwdgh.networks import encoders, resnet18  # noqa: F401  (gin files bind them)
 from tf_lwdgh.networks.backbones import convnet4
 from tf_lwdgh.outer import optimizers, strategies
 from tf_lwdgh.outer.evaluation import Evaluation
