@@ -1,7 +1,8 @@
-"""What every test may count on: no gin binding of another test; and how their graphs are run."""
+"""What every test may count on: no gin binding or handler of another test; and how their graphs are run."""
 
 import gc
 import pathlib
+import signal
 
 import pytest
 import tensorflow as tf
@@ -18,9 +19,12 @@ NOT_OPTIMIZED = ("aggregators", "learners", "networks", "outer", "serving/test_e
 
 
 @pytest.fixture(autouse=True)
-def _no_bindings_stay():
+def _nothing_stays():
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     settings.clear()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module", autouse=True)
