@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import glob
+import importlib
 import io
 import json
 import os
@@ -11,9 +13,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
+from absl import flags
 
 from tests import tiny
 from tf_lwdgh import command_line
@@ -47,6 +51,9 @@ def folder(tmp_path_factory):
     return path
 
 
+PROGRAMS = ("train", "evaluate", "export", "predict", "study", "doctor")
+
+
 @pytest.mark.parametrize("module", ["train", "evaluate", "study"])
 def test_help_teaches_by_examples(tmp_path, module):
     done = _run(tmp_path, module, "--help")
@@ -54,6 +61,21 @@ def test_help_teaches_by_examples(tmp_path, module):
     place = "--out" if module == "study" else "--run_dir"
     for word in (f"python -m tf_lwdgh.{module} --", "--gin_param", place, "--data_dir"):
         assert word in done.stdout
+
+
+def test_a_flag_of_one_name_says_the_same_in_every_program():
+    said: dict[str, set[str]] = {}
+    for program in PROGRAMS:
+        before = set(flags.FLAGS)
+        module = importlib.import_module(f"tf_lwdgh.{program}")
+        module.define_flags()
+        assert "Examples:\n" in module.__doc__ and f"python -m tf_lwdgh.{program} " in module.__doc__
+        for name in set(flags.FLAGS) - before:
+            flag = flags.FLAGS[name]
+            said.setdefault(name, set()).add(f"{flag.flag_type()} {flag.default} {flag.help}")
+            delattr(flags.FLAGS, name)
+    assert len(said) > 25 and {"run_dir", "gin_file", "gin_param", "data_dir", "checkpoint", "csv"} <= set(said)
+    assert not {name: texts for name, texts in said.items() if len(texts) > 1}
 
 
 MISTAKES = [
@@ -64,6 +86,16 @@ MISTAKES = [
     ("train", ["--gin_file=tiny.gin", "--gin_param=LWDG.unit=1"], "Did you mean LWDGH"),
     ("train", ["--gin_file=tiny.gin", "--gin_param=Mean.unit='layer'"], "nothing .* uses Mean.unit"),
     ("train", ["--gin_file=tiny.gin", "--gin_param=SEED=4"], "Experiment.seed: was 0, now 4"),
+    ("train", ["--gin_file=tiny.gin", "--gin_param=DatasetConfig.name = photos"], "quote it: DatasetConfig.name = 'photos'"),
+    ("train", ["--gin_file=tiny.gin", "--gin_param=Experiment.learner = @convnet4"], "Received: .*learner = @convnet4[.]"),
+    ("train", ["--gin_file=tiny.gin", "--gin_param=Experiment.backbone = @MAML()"], "Received: .*backbone = MAML"),
+    ("train", ["--gin_file=tiny.gin", "--gin_param=Experiment.optimizer = 3"], "Experiment.optimizer must be"),
+    ("train", ["--gin_file=tiny.gin", "--gin_param=Evaluation.n_query = 99"], "on split 'test' .*class 'test-0' has 12"),
+    ("evaluate", ["--run_dir=runs/tiny", "--gin_param=N_WAY = 2"], "stay the training's 3.*Bind Evaluation.n_way = 2"),
+    ("export", ["--run_dir=runs/tiny", "--output=out", "--gin_param=N_WAY = 2"], "Bind Evaluation.n_way = 2"),
+    ("predict", [], "--model is missing"),
+    ("predict", ["--model=no", "--support=a", "--query=b"], "--model must be a folder that tf_lwdgh.export wrote"),
+    ("predict", ["--model=no", "a", "b"], "needs quotes"),
     ("evaluate", [], "--run_dir is missing"),
     ("evaluate", ["--run_dir=no"], "must be a folder that .*Received: 'no'"),
     ("evaluate", ["--run_dir=runs/tiny", "--checkpoint=first"], "must be one of best, last"),
@@ -89,7 +121,7 @@ def test_what_the_user_can_mend_is_one_message_and_exit_code_2(mistakes, case):
     (code, said), message = mistakes[case], MISTAKES[case][2]
     assert code == command_line.USER_ERROR, said
     assert re.search(message, said.replace("\n", " ")), said
-    assert "Traceback" not in said and "In call to configurable" not in said
+    assert "Traceback" not in said and "In call to configurable" not in said and " at 0x" not in said
 
 
 def test_start_up_chatter_stays_off_the_terminal(folder):
@@ -121,6 +153,19 @@ def test_an_evaluation_prints_all_that_a_number_needs_and_keeps_every_task(folde
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert "20 test tasks" in again.stdout and "BatchNorm inductive" in again.stdout
+
+
+@pytest.mark.parametrize(
+    "shown, plain",
+    [
+        (repr(_run), "@_run"), (repr(argparse.ArgumentParser.error), "@error"), (repr(Progress), "@Progress"),
+        (repr(object()), "@object()"), (repr(threading.Lock()), "<unlocked _thread.lock object>"),
+    ],
+)  # fmt: skip
+def test_messages_hold_no_address(capsys, shown, plain):
+    with pytest.raises(SystemExit):
+        command_line.fail("p", f"x must be y. Received: x = {shown}.", 2)
+    assert capsys.readouterr().err == f"p: x must be y. Received: x = {plain}.\n"
 
 
 def test_gin_s_call_trace_is_cut_but_its_place_is_kept(capsys):

@@ -18,6 +18,7 @@ from tf_lwdgh.data import episodes, store
 from tf_lwdgh.data.episodes import EpisodeConfig, TaskShape
 from tf_lwdgh.data.images import ImageConfig
 from tf_lwdgh.data.mixtures import Spec
+from tf_lwdgh.data.pipeline import PipelineConfig
 from tf_lwdgh.data.variable_episodes import VariableEpisodes
 from tf_lwdgh.learners import MAML, Learner
 from tf_lwdgh.learners.inner_loop import InnerLoop
@@ -47,6 +48,7 @@ SIZES = {  # classes of train, val and test, and images a class
     "omniglot": ((1028, 172, 423), 20),
     "tiny_imagenet": ((64, 16, 20), 200),
     "glyphs": ((20, 5, 5), 20),
+    "folder": ((20, 5, 5), 20),
     "ilsvrc_2012": ((712, 158, 130), 732),
     "aircraft": ((70, 15, 15), 100),
     "cu_birds": ((140, 30, 30), 41),
@@ -66,6 +68,8 @@ SMALL = {
     "gnn_encoder": {"image_size": 20, "n_features": 4},
     "snail_resnet": {"image_size": 16, "widths": (2, 2, 2, 2), "n_features": 4},
 }
+GIVEN = {"gin/folder.gin": ("DatasetConfig.name = 'folder'",)}  # what a user of the file must say
+DATA_SET = "DatasetConfig.name = 'photos'"
 COMMAND = "# Command: python -m tf_lwdgh.train --gin_file={} --data_dir=data"
 
 
@@ -110,7 +114,8 @@ def check_data(data_set: DatasetConfig, episode: TaskShape) -> None:
 
 def check_all(*paths: str, params: Sequence[str] = ()) -> Experiment:
     """Reads the files and makes everything that they set but the network, which is a small one."""
-    config.parse(paths, params)
+    given = [p for path in paths for p in GIVEN.get(path, ())]
+    config.parse(paths, [*given, *params])
     experiment, outer, episode = Experiment(), OuterLoop(), EpisodeConfig()
     data_set, _ = DatasetConfig(), (ImageConfig(), ConflictReport(), TrainerConfig(), Evaluation())
     check_data(data_set, experiment.episodes or episode)
@@ -125,7 +130,7 @@ def test_every_experiment_is_the_papers_method_on_its_data_set_and_backbone(
     path, monkeypatch, tmp_path
 ):
     monkeypatch.chdir(tmp_path)  # includes must not depend on the working directory
-    config.parse([str(ROOT / path)])
+    config.parse([str(ROOT / path)], GIVEN.get(path, ()))
     assembly = Experiment().build(None, spec=described(DatasetConfig()), splits=store.SPLITS)
     assembly.evaluation_episode(Evaluation())
     assert (assembly.episode.n_way, assembly.episode.k_shot, assembly.episode.n_query) == (5, 1, 15)
@@ -277,7 +282,15 @@ def test_every_data_set_and_each_backbone_of_the_paper_has_an_experiment():
     assert {f"{d}_{b}" for d in ("mini", "tiered", "cub") for b in PARAMETERS} <= names
     assert {"glyphs", "glyphs_demo", "omniglot", "tiny_imagenet", "mixed_convnet4"} <= names
     assert {"cifar_fs_convnet4", "fc100_convnet4"} <= names
-    assert len(EXPERIMENTS) == 13
+    assert len(EXPERIMENTS) == 14
+
+
+def test_the_experiment_for_photos_of_ones_own_asks_for_their_name_and_augments():
+    config.parse(["gin/folder.gin"])
+    with pytest.raises(ValueError, match="DatasetConfig.name must be the name of a data set"):
+        DatasetConfig()
+    config.parse(["gin/folder.gin"], GIVEN["gin/folder.gin"])
+    assert ImageConfig().augments and PipelineConfig().storage == "decoded"
 
 
 def included(path: str) -> list[str]:
@@ -320,9 +333,11 @@ def test_a_fragment_is_short_and_says_what_it_is(path):
 def test_the_header_names_the_command(path):
     lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("# MAML + LWDGH + EE, ") and "5-way 1-shot" in lines[0]
-    assert lines[1] == COMMAND.format(path)
+    given = "".join(f' --gin_param="{DATA_SET}"' for _ in GIVEN.get(path, ()))
+    assert lines[1] == COMMAND.format(path) + given
     assert lines[2].startswith(("# The paper gives ", "# What was measured here "))
-    assert (ROOT / "docs/results.md").exists()
+    for document in re.findall(r"docs/\w+\.md", lines[2]):
+        assert (ROOT / document).exists()
 
 
 @pytest.mark.parametrize("path", FILES)

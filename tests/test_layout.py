@@ -26,7 +26,7 @@ FLOORS = (
     ("outer",),
     ("runs",),
     ("serving", "studies"),
-    ("train", "evaluate", "export", "study", "doctor"),
+    ("train", "evaluate", "export", "predict", "study", "doctor"),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 HALL = {*FLOORS[0], *FLOORS[-1]}

@@ -55,6 +55,7 @@ PRINTS = {
     "saved_model_cli": "inputs['support_images']",
     "python tools/convert_folder.py": "train 15 classes",
     "python -m tf_lwdgh.doctor": "0 faults, 0 warnings",
+    "python -m tf_lwdgh.predict": "answers.csv: 6 answers, 2 classes",
 }
 
 
@@ -90,6 +91,8 @@ def make_photos(folder: pathlib.Path) -> None:
         for i in range(6):
             pixels = random.integers(0, 256, (16, 16, 3), np.uint8)
             Image.fromarray(pixels).save(folder / f"class{name}" / f"{i}.png")
+    for kind in ("known/class1", "known/class2", "unknown"):
+        shutil.copytree(folder / "class1", folder.parent / kind)
 
 
 def make_environment(folder: pathlib.Path) -> None:

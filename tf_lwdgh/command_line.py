@@ -23,6 +23,12 @@ _ADVICE = "Nothing kept before is lost: once it can be written, the same command
 PARENT = "TF_LWDGH_PARENT"  # environment: the process with which this one stops
 _LAST_WORDS = 3.0  # seconds in which the others hear from this process whom it has lost, before it is lost too
 _GIN_TRACE = re.compile(r"\n\s*In call to configurable.*", re.DOTALL)
+_OBJECTS = (  # as Python shows them, with an address or a module, and as gin files name them
+    (re.compile(r"<function (?:[\w.<>]+\.)?(\w+) at 0x[0-9a-f]+>"), r"@\1"),
+    (re.compile(r"<class '(?:tf_lwdgh|keras)[\w.]*\.(\w+)'>"), r"@\1"),
+    (re.compile(r"<(?:[\w.]+\.)?(\w+)(?: object)? at 0x[0-9a-f]+>"), r"@\1()"),
+    (re.compile(r" at 0x[0-9a-f]{6,}"), ""),
+)
 
 _CHATTER = re.compile(
     r"^WARNING: All log messages before absl|^I0000 |^I\d{4} |rebuild TensorFlow with|cuInit|"
@@ -40,28 +46,45 @@ def define_gin_param() -> None:
     )
 
 
-def define_gin_files_on_top() -> None:
-    """--gin_file, for what looks at a run."""
+def define_gin_file() -> None:
+    """--gin_file."""
     flags.DEFINE_multi_string(
         "gin_file",
         [],
-        "A gin file on top of the run's settings, such as gin/learners/baseline_pp.gin, another learner on "
-        "what the run has learned; repeatable, later files win.",
+        "A gin file (see gin/); repeatable, later files win. For a new run or a study they say what it is; "
+        "for a run that is there they go on top of its settings, such as gin/learners/baseline_pp.gin, "
+        "another learner on what the run has learned.",
     )
 
 
-def define_shared_flags(*, run_dir_help: str, data_dir_default: str) -> None:
-    """--gin_param, --run_dir and --data_dir."""
-    define_gin_param()
-    flags.DEFINE_string("run_dir", None, run_dir_help)
-    define_data_dir(data_dir_default)
+def define_run_dir() -> None:
+    """--run_dir."""
+    flags.DEFINE_string(
+        "run_dir",
+        None,
+        "The folder of a run, which tf_lwdgh.train writes: by default runs/<names of the gin files>, and a "
+        "run that is there goes on. The other programs read it.",
+    )
 
 
-def define_data_dir(default: str) -> None:
+def define_checkpoint() -> None:
+    """--checkpoint."""
+    flags.DEFINE_string("checkpoint", "best", "'best' (by validation accuracy) or 'last'.")
+
+
+def define_data_dir() -> None:
     """--data_dir."""
     flags.DEFINE_string(
-        "data_dir", default, "The folder that holds a folder of records for each data set."
+        "data_dir", "data", "The folder that holds a folder of records for each data set."
     )
+
+
+MAX_PIXELS = "The most pixels, height × width, that an image may have."
+
+
+def define_max_pixels() -> None:
+    """--max_pixels."""
+    flags.DEFINE_integer("max_pixels", 89_478_485, MAX_PIXELS)
 
 
 @contextlib.contextmanager
@@ -132,7 +155,10 @@ def fail(program: str, message: str, code: int) -> None:
 
 def _print_failure(program: str, message: str) -> None:
     sys.stdout.flush()
-    print(f"{program}: {_GIN_TRACE.sub('', message).strip()}", file=sys.stderr, flush=True)
+    message = _GIN_TRACE.sub("", message).strip()
+    for pattern, shown in _OBJECTS:
+        message = pattern.sub(shown, message)
+    print(f"{program}: {message}", file=sys.stderr, flush=True)
 
 
 def require_flag(name: str, value: object, example: str) -> None:

@@ -21,6 +21,10 @@ constant = gin.constant
 REQUIRED = gin.REQUIRED
 ConfigError = ValueError
 _INCLUDE = re.compile(r"^include\s+['\"](.+?)['\"]", re.MULTILINE)
+_NO_LITERAL = "malformed node or string"  # so Python begins, and goes on with an object's address
+_NO_VALUE = re.compile(f"{_NO_LITERAL}|Expected newline")  # so does gin of values that it can't read
+_UNQUOTED = "a value must be written as in Python, such as 0.5, 'text', True or (1, 2); texts need quotes."
+_CONSTANTS = {"true": "True", "false": "False", "none": "None", "null": "None"}
 _UNBROKEN = 10**5  # characters: no value is broken into lines
 
 # The folders that hold `gin/`: a clone, or where pip puts the files of an installed package.
@@ -62,7 +66,7 @@ def parse(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> None:
     with _explained():
         gin.parse_config_files_and_bindings(list(gin_files), [], finalize_config=False)
     for binding in gin_params:
-        with _explained(f"--gin_param={binding!r}: "):
+        with _explained(binding):
             gin.parse_config(binding)
     _check_macros(gin_params)
 
@@ -139,8 +143,9 @@ def _names() -> list[str]:
 
 
 @contextlib.contextmanager
-def _explained(prefix: str = "") -> Iterator[None]:
-    """Adds to gin's complaints where they come from and what was probably meant."""
+def _explained(binding: str | None = None) -> Iterator[None]:
+    """Adds to gin's complaints where they come from, a single binding or a file, and what was probably meant."""
+    prefix = "" if binding is None else f"--gin_param={binding!r}: "
     try:
         yield
     except tokenize.TokenError as error:  # a quote or bracket that is not closed
@@ -150,6 +155,10 @@ def _explained(prefix: str = "") -> Iterator[None]:
         if prefix:
             message = re.sub(r" \((<string>, )?line 1\)$", "", message)
             place = ""
+        if binding and _NO_VALUE.match(message):
+            message = _unquoted(binding)
+        elif message.startswith(_NO_LITERAL):
+            message = _UNQUOTED
         text = f"{prefix}{message} {_hint(message)}".strip()
         raise ValueError(f"{text}\n{place}".strip()) from error
     except ModuleNotFoundError as error:
@@ -159,6 +168,16 @@ def _explained(prefix: str = "") -> Iterator[None]:
             f"{os.getcwd()!r}, and on PYTHONPATH."
         )
         raise ValueError(f"{text}\n{place}".strip()) from error
+
+
+def _unquoted(binding: str) -> str:
+    """What is wrong with a binding whose value gin cannot read."""
+    name, _, value = (part.strip() for part in binding.partition("="))
+    if value.lower() in _CONSTANTS:
+        return f"it must begin with a capital: {name} = {_CONSTANTS[value.lower()]}."
+    if re.fullmatch(r"[\w./:~ -]+", value):
+        return f"a text needs quotes; quote it: {name} = {value!r}."
+    return _UNQUOTED
 
 
 def _hint(message: str) -> str:

@@ -37,7 +37,7 @@ _EXAMPLE = "python -m tf_lwdgh.doctor --data_dir=data --dataset=glyphs"
 
 def define_flags() -> None:
     """The flags of this program."""
-    command_line.define_data_dir("data")
+    command_line.define_data_dir()
     flags.DEFINE_multi_string(
         "dataset", [], "The name of a data set under --data_dir; repeatable. By default all."
     )

@@ -49,11 +49,10 @@ _EXAMPLE = "python -m tf_lwdgh.evaluate --run_dir=runs/glyphs"
 
 def define_flags() -> None:
     """The flags of this program."""
-    command_line.define_shared_flags(
-        run_dir_help="The run to evaluate: a folder that tf_lwdgh.train wrote.",
-        data_dir_default="data",
-    )
-    command_line.define_gin_files_on_top()
+    command_line.define_gin_file()
+    command_line.define_gin_param()
+    command_line.define_run_dir()
+    command_line.define_data_dir()
     flags.DEFINE_string(
         "compare", None, "A second run, evaluated on the same tasks, with the same files on top."
     )
@@ -63,9 +62,7 @@ def define_flags() -> None:
         "Data sets to evaluate on, one after the other, with names between commas: makes a table, printed "
         "and written as CSV into <run_dir>/evaluation/.",
     )
-    flags.DEFINE_string(
-        "checkpoint", "best", "'best' (by validation accuracy) or 'last', of both runs."
-    )
+    command_line.define_checkpoint()
     flags.DEFINE_string(
         "read_tasks",
         None,

@@ -41,11 +41,11 @@ _EXAMPLE = "python -m tf_lwdgh.export --run_dir=runs/glyphs --output=exported/gl
 
 def define_flags() -> None:
     """The flags of this program."""
+    command_line.define_gin_file()
     command_line.define_gin_param()
-    command_line.define_gin_files_on_top()
-    flags.DEFINE_string("run_dir", None, "The run to export: a folder that tf_lwdgh.train wrote.")
+    command_line.define_run_dir()
     flags.DEFINE_string("output", None, "The folder to write; its parents are made.")
-    flags.DEFINE_string("checkpoint", "best", "'best' (by validation accuracy) or 'last'.")
+    command_line.define_checkpoint()
     flags.DEFINE_string(
         "batch_norm",
         None,

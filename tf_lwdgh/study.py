@@ -57,9 +57,7 @@ _SOME_FAILED = 1
 
 def define_flags() -> None:
     """The flags of this program."""
-    flags.DEFINE_multi_string(
-        "gin_file", [], "A gin file that binds Study; repeatable, later files win. See gin/studies/."
-    )
+    command_line.define_gin_file()
     command_line.define_gin_param()
     flags.DEFINE_multi_string(
         "cell_param", [], "A binding on top of every run, such as --cell_param='EPOCHS = 30'. "
@@ -75,7 +73,7 @@ def define_flags() -> None:
     )  # fmt: skip
     flags.DEFINE_integer("cores_per_job", 1, "With --executor=ray: cores that a run takes.")
     flags.DEFINE_string("out", None, "The study's folder; by default runs/studies/<gin files>.")
-    flags.DEFINE_string("data_dir", "data", "The folder that holds a folder of records a data set.")
+    command_line.define_data_dir()
     flags.DEFINE_bool(
         "search", False, "Tune what Study.search says on validation tasks first, and run the study with "
         "what was found. The test split is not read before.",

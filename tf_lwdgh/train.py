@@ -43,14 +43,10 @@ _EXAMPLE = "python -m tf_lwdgh.train --gin_file=gin/glyphs.gin"
 
 def define_flags() -> None:
     """The flags of this program."""
-    flags.DEFINE_multi_string(
-        "gin_file", [], "A gin file; repeatable, later files win. See gin/ for those that exist."
-    )
-    command_line.define_shared_flags(
-        run_dir_help="Where the run is kept; by default runs/<names of the gin files>. A run that "
-        "is there already goes on.",
-        data_dir_default="data",
-    )
+    command_line.define_gin_file()
+    command_line.define_gin_param()
+    command_line.define_run_dir()
+    command_line.define_data_dir()
     flags.DEFINE_bool(
         "profile", False, "Write a profile of a few steps, once the first are over, to the run's "
         "tensorboard/. TensorBoard shows it where the package xprof is installed.",
@@ -85,6 +81,7 @@ def train(
     command_line.start_tensorflow()
     from tf_lwdgh import config
     from tf_lwdgh.outer.cluster import losses_said
+    from tf_lwdgh.outer.evaluation import Evaluation
     from tf_lwdgh.outer.meta_step import OuterLoop
     from tf_lwdgh.outer.task_execution import TaskExecution
     from tf_lwdgh.outer.threads import Threads
@@ -99,6 +96,7 @@ def train(
     with losses_said():
         assembly = Experiment().build(data_dir)
         settings, _ = TrainerConfig(), assembly.meta_step
+        assembly.check_test(Evaluation())
         refuse_idle_bindings(gin_params)
         with held_for_all(run_dir, assembly.workers):
             trainer = Trainer(assembly, run_dir, settings)

@@ -208,7 +208,7 @@ def test_split_folders_keep_every_byte(tmp_path, packed):
 def test_images_are_resized_to_png_only_where_their_size_differs(tmp_path):
     _tree(tmp_path / "in", SPLIT)
     kept = raw.save(tmp_path / "in/train/a/9.jpg", raw.pixels(9, 6))
-    spec, _ = folders.convert(tmp_path / "in", tmp_path / "out", name="x", image_size=6)
+    spec, _ = folders.convert(tmp_path / "in", tmp_path / "out", name="x", sizing=pictures.Sizing(6))
     images = raw.records(tmp_path / "out")["train"]["a"]
     assert images[3] == kept and spec.image_size == 6
     np.testing.assert_array_equal(raw.decode(images[1]), pictures.resize(raw.pixels(1), 6))

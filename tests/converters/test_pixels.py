@@ -2,15 +2,17 @@
 
 import io
 import struct
+import sys
+import types
 import zlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from tests.converters import raw
-from tf_lwdgh.converters import pictures, problems
+from tf_lwdgh.converters import pictures, pixels, problems
 
 
 def _encoded(image: Image.Image, form: str, **options) -> bytes:
@@ -131,14 +133,68 @@ def test_cmyk_becomes_rgb():
 
 
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
-def test_several_pictures_in_a_file_are_refused_and_one_is_read(form):
+def test_of_an_animation_the_first_picture_is_read_and_pages_are_refused(form):
     frames = [Image.fromarray(raw.pixels(i, 8)) for i in range(3)]
-    with pytest.raises(ValueError, match="it holds 3 pictures, where one is wanted"):
-        _read(_encoded(frames[0], form, save_all=True, append_images=frames[1:]))
-    image = frames[0].quantize(16) if form == "GIF" else frames[0]
+    if form == "GIF":
+        frames = [frame.quantize(16) for frame in frames]
     options = {"lossless": True} if form == "WEBP" else {}
-    got = _seen_in_training(_read(_encoded(image, form, **options)))
-    np.testing.assert_array_equal(got, np.asarray(image.convert("RGB")))
+    several = _encoded(frames[0], form, save_all=True, append_images=frames[1:], **options)
+    assert Image.open(io.BytesIO(several)).n_frames == 3
+    expected = np.asarray(frames[0].convert("RGB"))
+    np.testing.assert_array_equal(_seen_in_training(_read(_encoded(frames[0], form, **options))), expected)
+    if form == "TIFF":
+        with pytest.raises(ValueError, match="it holds 3 pictures, where one is wanted"):
+            _read(several)
+    else:
+        np.testing.assert_array_equal(_seen_in_training(_read(several)), expected)
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+
+
+@pytest.fixture
+def formats_anew():
+    pixels.formats.cache_clear()
+    yield
+    pixels.formats.cache_clear()
+
+
+def test_heic_without_its_plugin_is_no_damage_and_says_what_is_needed(monkeypatch, formats_anew):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # an import of it fails
+    with pytest.raises(ValueError, match=r"x: the image cannot be read \(it is HEIC.*pip install pillow-heif"):
+        _read(HEIC)
+
+
+def test_heic_is_read_where_its_plugin_is(monkeypatch, formats_anew):
+    """A stand-in for the plugin: it registers a format, as the real one does."""
+
+    class Heif(ImageFile.ImageFile):
+        format = "HEIF"
+
+        def _open(self) -> None:
+            self._size, self._mode, self.tile = (2, 2), "RGB", []
+
+        def load(self):
+            return Image.Image.load(Image.new("RGB", self.size, "red"))
+
+        def convert(self, mode, *_):
+            return Image.new(mode, self.size, "red")
+
+    def register() -> None:
+        Image.register_open("HEIF", Heif, lambda prefix: prefix[4:12] == b"ftypheic")
+
+    monkeypatch.setitem(sys.modules, "pillow_heif", types.SimpleNamespace(register_heif_opener=register))
+    try:
+        np.testing.assert_array_equal(_read(HEIC), np.full((2, 2, 3), (255, 0, 0)))
+    finally:
+        Image.OPEN.pop("HEIF", None)
+        Image.ID[:] = [name for name in Image.ID if name != "HEIF"]
+
+
+@pytest.mark.skipif("AVIF" not in pixels.formats(), reason="this Pillow has no AVIF")
+def test_avif_is_read():
+    got = _read(_encoded(Image.new("RGB", (16, 16), (200, 30, 60)), "AVIF"))
+    assert np.abs(got.astype(int) - (200, 30, 60)).max() < 8
 
 
 DAMAGED = {

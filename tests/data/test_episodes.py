@@ -26,6 +26,7 @@ def make_spec(train=(30,) * 8, val=(9, 8, 7), test=(8, 12, 30, 9, 11)):
         name="tiny",
         fingerprint="f" * 64,
         images_per_class=train + val + test,
+        class_names=tuple(f"{split}-{i}" for split, counts in sizes.items() for i in range(len(counts))),
         classes=lambda split: range(starts[split], starts[split] + len(sizes[split])),
     )
 
@@ -183,11 +184,11 @@ def test_a_way_larger_than_the_split_is_refused():
 
 
 def test_a_class_with_too_few_images_is_refused():
-    text = r"class 10 has 7\. Received: EpisodeConfig.k_shot = 3, EpisodeConfig.n_query = 5.* 8\."
+    text = r"class 'val-2' has 7\. Received: EpisodeConfig.k_shot = 3, EpisodeConfig.n_query = 5.* 8\."
     with pytest.raises(ValueError, match=text):
         episodes.check(make_spec(), "val", EpisodeConfig(2, 3, 5))
     spec = make_spec(train=(3,) * 9)
-    with pytest.raises(ValueError, match=r"class 2 has 3 and 6 more classes are short"):
+    with pytest.raises(ValueError, match=r"class 'train-2' has 3 and 6 more classes are short"):
         episodes.sample(spec, "train", EpisodeConfig(2, 3, 5), seed=0, step=0, task=0)
 
 

@@ -239,7 +239,7 @@ def test_the_set_that_cannot_fill_a_task_is_named():
     with pytest.raises(ValueError, match="split 'train' of data set 'c' has 3.*n_way = 4"):
         episodes.check(MIXTURE, "train", EpisodeConfig(4, 1, 3))
     few = Mixture(("a", "f"), (MIXTURE.specs[0], spec("f", 3, 3, 3, images=4)), (1, 1))
-    with pytest.raises(ValueError, match="split 'val' of data set 'f' class 3 has 7"):
+    with pytest.raises(ValueError, match="split 'val' of data set 'f' class 'c' has 7"):
         episodes.check(few, "val", EpisodeConfig(3, 1, 7))
 
 

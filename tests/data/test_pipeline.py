@@ -251,7 +251,7 @@ def test_a_spec_that_counts_wrong_is_refused(data):
     sizes = (*spec.images_per_class[:1], 5, *spec.images_per_class[2:])
     wrong = dataclasses.replace(spec, images_per_class=sizes)
     for storage in STORAGES:
-        with pytest.raises(ValueError, match=r"class 1 .*'tiny'.*says \(5\)\. Received: 9\."):
+        with pytest.raises(ValueError, match=r"class 'train-1' .*'tiny'.*says \(5\)\. Received: 9\."):
             ImageSource(folder, wrong, "train", ImageConfig(8, 3), storage)
 
 

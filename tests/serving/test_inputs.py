@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from tests.serving.exports import SIZE, close, task
 from tests.serving.test_threads import encoded
@@ -124,6 +126,22 @@ def test_what_load_gives_takes_arrays_lists_tensors_and_bytes(exported):
         model.adapt_and_predict(support / 255, labels, query / 255)["probabilities"],
         expected["probabilities"],
     )
+
+
+def test_a_bitmap_that_ends_in_black_is_whole(exported):
+    export, (support, labels, query) = exported["inductive"], task()
+    query[:, 0] = 0  # a bitmap's rows go upwards
+    bitmaps = []
+    for image in query:
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "BMP")
+        bitmaps.append(buffer.getvalue())
+    assert bitmaps[0].endswith(b"\0\0")
+    model = load(export.path)
+    classifier = model.adapt(support, labels)
+    expected = model.predict(classifier, query)["probabilities"]
+    for given in (bitmaps, np.array(bitmaps, object)):
+        np.testing.assert_array_equal(model.predict(classifier, given)["probabilities"], expected)
 
 
 def test_what_is_no_export_is_not_loaded(tmp_path):

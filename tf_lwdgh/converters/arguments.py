@@ -8,7 +8,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from tf_lwdgh import command_line
@@ -65,7 +65,7 @@ def parser(
         "--max_pixels",
         type=int,
         default=89_478_485,
-        help="The most pixels, height × width, that an image may have (default: 89478485).",
+        help=f"{command_line.MAX_PIXELS[:-1]} (default: 89478485).",
     )
     out.add_argument(
         "--max_unpacked",
@@ -135,10 +135,20 @@ def load_tensorflow() -> None:
         command_line.start_tensorflow()
 
 
-def run(convert: Callable[[], tuple[DatasetSpec, Problems]], args: argparse.Namespace) -> None:
+def run(
+    convert: Callable[[], tuple[DatasetSpec, Problems]],
+    args: argparse.Namespace,
+    *,
+    then: Callable[[DatasetSpec], Iterable[str]] = lambda spec: (),
+) -> None:
     """Converts under the limits of the flags, and says what was made.
 
     What the user can mend is a message and an exit code, as `command_line.clean_errors` has it.
+
+    Args:
+      convert: does it.
+      args: the flags of `parser`.
+      then: what else to say of what was made, a line each.
     """
     with command_line.clean_errors(f"{os.path.basename(sys.argv[0])}: error"):
         load_tensorflow()
@@ -156,3 +166,5 @@ def run(convert: Callable[[], tuple[DatasetSpec, Problems]], args: argparse.Name
         folder = f"{args.data_dir}/{args.name}".encode("utf-8", "backslashreplace").decode()
         seconds = time.monotonic() - start
         print(f"{folder}: {', '.join(counts)} in {seconds:.0f} s; {problems.summary()}")
+        for line in then(spec):
+            print(line)

@@ -12,7 +12,7 @@ from tf_lwdgh.converters import archives, pictures, texts
 from tf_lwdgh.converters.problems import Problems
 from tf_lwdgh.data import store
 
-VERSION = "folders-2"
+VERSION = "folders-3"
 NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _SHOWN = 10
 
@@ -59,7 +59,7 @@ def convert(
     *,
     name: str,
     split: SplitChoice = SplitChoice(),
-    image_size: int | None = None,
+    sizing: pictures.Sizing = pictures.Sizing(),
     min_images: int = 2,
     overwrite: bool = False,
     skip_bad: bool = False,
@@ -71,8 +71,8 @@ def convert(
       out_dir: of the records.
       name: of the data set.
       split: where the split comes from.
-      image_size: height and width to resize to (stored as PNG); None keeps every file's bytes as
-        they are.
+      sizing: what becomes of the images' sizes. PNG and JPEG files that fit are kept byte for byte, all
+        others stored as PNG.
       min_images: a class with fewer is short. An episode takes k_shot + n_query images of a class.
       overwrite: replace what `out_dir` holds.
       skip_bad: leave out what is corrupt, short or missing.
@@ -83,11 +83,11 @@ def convert(
         is corrupt.
     """
     problems = Problems(skip_bad=skip_bad)
-    pictures.check_size(image_size)
+    pictures.check_size(sizing.image_size)
     with archives.as_folder(source, beside=out_dir) as root:
         paths = find_images(root, split, problems)
         spec = write(
-            paths, out_dir, problems, name=name, image_size=image_size, min_images=min_images,
+            paths, out_dir, problems, name=name, sizing=sizing, min_images=min_images,
             source_checksum=archives.checksum(source), converter_version=VERSION,
             split_name=split.name, overwrite=overwrite,
         )  # fmt: skip
@@ -100,7 +100,7 @@ def write(
     problems: Problems,
     *,
     name: str,
-    image_size: int | None,
+    sizing: pictures.Sizing,
     min_images: int,
     source_checksum: str,
     converter_version: str,
@@ -119,7 +119,7 @@ def write(
     everything = [p for by_class in kept.values() for files in by_class.values() for p in files]
     classes = {
         split: [
-            (class_name, pictures.read_images(files, problems, image_size=image_size))
+            (class_name, pictures.read_images(files, problems, **sizing._asdict()))
             for class_name, files in kept[split].items()
         ]
         for split in store.SPLITS
@@ -128,7 +128,7 @@ def write(
         out_dir,
         name,
         classes,
-        image_size=image_size or pictures.common_size(everything),
+        image_size=sizing.image_size or pictures.common_size(everything, sizing),
         source_checksum=source_checksum,
         converter_version=converter_version,
         split_name=split_name,
@@ -139,25 +139,48 @@ def write(
 def find_images(root: pathlib.Path, split: SplitChoice, problems: Problems) -> Paths:
     """The image files of each class of each split, classes sorted by name.
 
+    What lies in the tree and is none of them is counted in problems.left_out.
+
     Raises:
       ValueError: the tree has no such layout, or a class stands in two splits.
     """
     root = _enter(root)
     if split.fractions is None and split.lists is None:
-        folders = {s: subfolders(folder) for s, folder in split_folders(root).items()}
+        homes = split_folders(root)
+        folders = {s: subfolders(folder) for s, folder in homes.items()}
+        count_beside(root, homes.values(), problems)
     else:
-        there = subfolders(root)
+        homes, there = {}, subfolders(root)
         _refuse_split_names(root, there)
         names = by_fractions(sorted(there), split) if split.fractions else read_lists(split.lists)
         folders = {s: _named(there, names[s], s, root, problems) for s in store.SPLITS}
+        count_beside(root, [f for named in folders.values() for f in named.values()], problems)
+    for home in homes.values():
+        count_beside(home, subfolders(home).values(), problems)
     refuse_repeats(folders)
     for s in store.SPLITS:
         if not folders[s] and not (split.fractions and split.fractions[store.SPLITS.index(s)] == 0):
             problems.add(root, f"split {s} has no class")
     return {
-        s: {c: pictures.image_files(folder) for c, folder in folders[s].items()}
+        s: {c: pictures.image_files(f, problems.left_out) for c, f in folders[s].items()}
         for s in store.SPLITS
     }
+
+
+def count_beside(
+    folder: pathlib.Path, entered: Iterable[pathlib.Path], problems: Problems
+) -> None:
+    """Counts what lies in a folder beside the folders that are entered; hidden things are passed over."""
+    entered = set(entered)
+    for path in folder.iterdir():
+        if path in entered or path.name.startswith((".", "__MACOSX")):
+            continue
+        if path.is_dir():
+            problems.left_out["folder that is no class of a split"] += 1
+        elif path.suffix.lower() in pictures.SUFFIXES:
+            problems.left_out["image outside the classes' folders"] += 1
+        else:
+            problems.left_out[pictures.kind(path)] += 1
 
 
 def subfolders(folder: pathlib.Path) -> dict[str, pathlib.Path]:

@@ -1,13 +1,15 @@
 """From an image file's bytes to what it shows: 8-bit pixels, grey or RGB; or its bytes, where they do.
 
-16 bits are divided by 257 and rounded, what is transparent stands on white, CMYK becomes RGB, and a
-camera's orientation (EXIF) is carried out. What has no such form is refused: several pictures in one
-file, numbers of 32 bits, and files that are damaged in any part that matters.
+16 bits are divided by 257 and rounded, what is transparent stands on white, CMYK becomes RGB, a camera's
+orientation (EXIF) is carried out, and of an animation its first picture is taken. What has no such form is
+refused: several pages in one TIFF, numbers of 32 bits, and files that are damaged in any part that matters.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
 import io
 import struct
 import zlib
@@ -15,7 +17,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from tf_lwdgh.converters import limits
 
@@ -26,17 +28,24 @@ DAMAGE = (  # all that Pillow and TensorFlow raise on damaged files
     IndexError, Image.DecompressionBombError, tf.errors.InvalidArgumentError,
 )  # fmt: skip
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
-_SERIES = ("PNG", "GIF", "WEBP", "TIFF")  # may hold several pictures; a camera's JPEG, a preview
+_PAGES = ("TIFF",)  # may hold several pictures of equal rank; an animation begins with its still
+_HEIF_PLUGIN = "pillow_heif"
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"heif")
 _KEPT = {"PNG": ("1", "L", "LA", "P", "RGB", "RGBA"), "JPEG": ("L", "RGB"), "MPO": ("L", "RGB")}
 _GREY = ("1", "L", "LA", "La")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_DEPTH = 24  # where a PNG file has the bits of a channel
 _UPRIGHT = 1
+NEEDED_FOR_HEIC = "the package pillow-heif is installed (pip install pillow-heif)"
 _TURN = {  # by the number of EXIF's orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
     6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
+
+
+class NoReader(ValueError):
+    """An image of a known kind that nothing here can read."""
 
 
 @contextlib.contextmanager
@@ -48,15 +57,29 @@ def opened(content: bytes) -> Iterator[Image.Image]:
     """
     if content.startswith(_PNG):
         _check_png(content)
+    known = formats()
     try:
-        image = Image.open(io.BytesIO(content), formats=_FORMATS)
+        image = Image.open(io.BytesIO(content), formats=known)
     except UnidentifiedImageError as error:
-        raise ValueError(f"it is none of {', '.join(_FORMATS)}") from error
+        if content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS and "HEIF" not in known:
+            raise NoReader(f"it is HEIC, which is read where {NEEDED_FOR_HEIC}") from error
+        raise ValueError(f"it is none of {', '.join(known)}") from error
     with image:
         limits.check_pixels(*image.size)
-        if image.format in _SERIES and getattr(image, "n_frames", 1) > 1:
+        if image.format in _PAGES and getattr(image, "n_frames", 1) > 1:
             raise ValueError(f"it holds {image.n_frames} pictures, where one is wanted")
         yield image
+
+
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """The formats that are read here: HEIF, as phones write it, only with the plugin of Pillow for it."""
+    found = _FORMATS + (("AVIF",) if features.check("avif") else ())
+    try:
+        importlib.import_module(_HEIF_PLUGIN).register_heif_opener()
+    except ImportError:
+        return found
+    return (*found, "HEIF")
 
 
 def can_be_kept(image: Image.Image, content: bytes) -> bool:

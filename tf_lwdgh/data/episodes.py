@@ -108,7 +108,8 @@ def check(spec: Spec, split: str, config: TaskShape) -> None:
         )
     short = [c for c in classes if spec.images_per_class[c] < config.images_per_class]
     if short:
-        sizes = ", ".join(f"class {c} has {spec.images_per_class[c]}" for c in short[:3])
+        names, counts = spec.class_names, spec.images_per_class
+        sizes = ", ".join(f"class {names[c]!r} has {counts[c]}" for c in short[:3])
         more = f" and {len(short) - 3} more classes are short" if len(short) > 3 else ""
         raise ValueError(
             "EpisodeConfig.k_shot + EpisodeConfig.n_query must be at most the number of images of "

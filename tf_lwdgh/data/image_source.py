@@ -169,7 +169,7 @@ class ImageSource(ClassRows):
         stated = self.spec.images_per_class[class_id]
         if found != stated:
             raise ValueError(
-                f"class {class_id} of data set {self.spec.name!r} must hold as many images as "
+                f"class {self.spec.class_names[class_id]!r} of data set {self.spec.name!r} must hold as many images as "
                 f"{store.SPEC_FILE} in {self._records_dir!r} says ({stated}). "
                 f"Received: {found}."
             )

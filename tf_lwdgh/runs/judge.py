@@ -11,6 +11,7 @@ from tf_lwdgh import files
 from tf_lwdgh.data import pipeline, store, task_lists
 from tf_lwdgh.data.batches import Batches
 from tf_lwdgh.data.dataset_config import DatasetConfig, checked_names
+from tf_lwdgh.data.episodes import EpisodeConfig
 from tf_lwdgh.data.mixtures import Spec
 from tf_lwdgh.data.task_files import Tasks
 from tf_lwdgh.data.variable_task_lists import VARIABLE
@@ -43,8 +44,24 @@ def load_checkpoint(
             f"there is no {which} checkpoint in {folder.folder!r}: one is saved after the first "
             f"validation or epoch. --checkpoint takes {' or '.join(checkpoints.WHICH)}."
         )
-    folder.load_learned(manifest, assembly.parameters)
+    try:
+        folder.load_learned(manifest, assembly.parameters)
+    except checkpoints.CheckpointError as error:
+        _explain_ways(run_dir, assembly.episode.n_way, error)
+        raise
     return manifest
+
+
+def _explain_ways(run_dir: str | os.PathLike[str], n_way: int, error: Exception) -> None:
+    """Raises ValueError where a checkpoint does not fit because a binding changed the head's width."""
+    experiment.parse_run(run_dir)
+    trained = EpisodeConfig().n_way
+    if n_way != trained:
+        raise ValueError(
+            f"EpisodeConfig.n_way (N_WAY) must stay the training's {trained}, since the network has a head of "
+            f"that many ways. Bind Evaluation.n_way = {n_way} for test tasks of other ways. "
+            f"Received: EpisodeConfig.n_way = {n_way}."
+        ) from error
 
 
 def judge(

@@ -140,7 +140,9 @@ def _rule(message: str) -> str:
 
 def _array(name: str, value: Any) -> np.ndarray:
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
+        # NumPy's own bytes lose the zeros at their end, as a bitmap may have them.
+        return np.asarray(value, object) if array.dtype.kind == "S" else array
     except ValueError as error:  # rows of several lengths
         raise ValueError(f"{name} must be an array. Received: {error}.") from error
 
@@ -148,9 +150,8 @@ def _array(name: str, value: Any) -> np.ndarray:
 def _images(name: str, images: Any) -> tuple[tf.Tensor, str]:
     """Images as a tensor, and the end of the names of the functions that take them."""
     array = _array(name, images)
-    if array.dtype.kind in "SO" and _all_bytes(array):
+    if array.dtype.kind == "O" and _all_bytes(array):
         kind, axes = "_bytes", 1
-        array = array.astype(object)  # NumPy's own bytes lose the zeros at their end
     elif array.dtype == np.uint8:
         kind, axes = "", 4
     elif array.dtype.kind == "f":

@@ -20,18 +20,19 @@ progress { width: 100%; } p { max-width: 60rem; }
 """
 
 
-def document(title: str, body: str, *, refresh: int | None = None) -> str:
+def document(title: str, body: str, *, refresh: int | None = None, style: str = "") -> str:
     """A whole page.
 
     Args:
       title: plain text.
       body: HTML.
       refresh: seconds after which a browser loads it anew.
+      style: rules of CSS beyond those of every page.
     """
     again = f"<meta http-equiv='refresh' content='{refresh}'>" if refresh else ""
     return (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"{again}<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n"
+        f"{again}<title>{html.escape(title)}</title><style>{_STYLE}{style}</style></head>\n"
         f"<body><h1>{html.escape(title)}</h1>\n{body}\n</body></html>\n"
     )
