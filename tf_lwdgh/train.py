@@ -85,6 +85,7 @@ def train(
     from tf_lwdgh.outer.meta_step import OuterLoop
     from tf_lwdgh.outer.task_execution import TaskExecution
     from tf_lwdgh.outer.threads import Threads
+    from tf_lwdgh.runs import evaluable
     from tf_lwdgh.runs.config import TrainerConfig
     from tf_lwdgh.runs.experiment import Experiment, refuse_idle_bindings
     from tf_lwdgh.runs.shared_folder import held_for_all
@@ -96,7 +97,7 @@ def train(
     with losses_said():
         assembly = Experiment().build(data_dir)
         settings, _ = TrainerConfig(), assembly.meta_step
-        assembly.check_test(Evaluation())
+        evaluable.check(assembly, Evaluation())
         refuse_idle_bindings(gin_params)
         with held_for_all(run_dir, assembly.workers):
             trainer = Trainer(assembly, run_dir, settings)

@@ -12,6 +12,7 @@ import types
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from tf_lwdgh import command_line, predict
@@ -41,6 +42,18 @@ def photos(tmp_path_factory) -> pathlib.Path:
     (folder / "unknown/d.jpg").write_bytes((folder / "unknown/b.jpg").read_bytes()[:-300])
     (folder / "unknown/notes.txt").write_text("no photo")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _loaded_once(exported, monkeypatch):
+    """The session's models are not loaded again."""
+    load_model = tf.saved_model.load
+
+    def at_hand(path: str):
+        found = [export.loaded for export in exported.values() if export.path == path]
+        return found[0] if found else load_model(path)
+
+    monkeypatch.setattr(tf.saved_model, "load", at_hand)
 
 
 @pytest.fixture
@@ -168,11 +181,11 @@ def test_a_kept_classifier_gives_the_same_answers_on_another_day(run, tmp_path, 
 def test_a_classifier_of_another_model_is_refused_with_both_named(run, tmp_path, exported):
     path = str(tmp_path / "classifier.npz")
     run(save=path, query=[])
-    copy = tmp_path / "copy"
-    shutil.copytree(exported["inductive"].path, copy)
-    run(support=None, load=path, model=str(copy))  # the same, elsewhere
+    copy = shutil.copytree(exported["inductive"].path, tmp_path / "copy")
+    metadata = load(exported["inductive"].path).metadata
+    assert kept_classifier.read(path, copy, metadata).class_names == tuple(COLOURS)  # the same, elsewhere
     with pytest.raises(ValueError, match=r"--load: a classifier belongs.*MAML on convnet4, step 7.*Received: "):
-        run(support=None, load=path, model=exported["global"].path)
+        run(support=None, load=path, model=exported["transductive"].path)
 
 
 @pytest.mark.parametrize("fault", ["text", "cut", "array", "npz", "pickle"])

@@ -303,22 +303,6 @@ class Assembly:
             episodes.check(spec or self.spec, evaluation.split, shape)
         return shape
 
-    def check_test(self, evaluation: Evaluation) -> None:
-        """Makes sure that the run can be evaluated afterwards, as far as its own data set has the split.
-
-        Raises:
-          ValueError: as evaluation_episode, with the bindings that are the evaluation's alone.
-        """
-        if self.spec is None or evaluation.dataset or not self.spec.classes(evaluation.split):
-            return
-        try:
-            self.evaluation_episode(evaluation)
-        except ValueError as error:
-            raise ValueError(
-                f"the run could not be evaluated on split {evaluation.split!r} (Evaluation.n_way, "
-                f"Evaluation.k_shot and Evaluation.n_query change its tasks alone): {error}"
-            ) from error
-
     def other_ways(self, shape: TaskShape) -> int | None:
         """The ways of tasks of a shape; None where they are the head's, or vary from task to task."""
         varies = isinstance(shape, VariableEpisodes)
