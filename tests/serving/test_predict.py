@@ -46,14 +46,22 @@ def photos(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(autouse=True)
 def _loaded_once(exported, monkeypatch):
-    """The session's models are not loaded again."""
-    load_model = tf.saved_model.load
+    """The session's model, which is at hand, and copies of it are not loaded again."""
+    model = exported["inductive"].loaded
+    monkeypatch.setattr(tf.saved_model, "load", lambda path: model)
 
-    def at_hand(path: str):
-        found = [export.loaded for export in exported.values() if export.path == path]
-        return found[0] if found else load_model(path)
 
-    monkeypatch.setattr(tf.saved_model, "load", at_hand)
+@pytest.fixture
+def other(exported, tmp_path):
+    """Makes a copy of the model that tells something else of itself."""
+
+    def make(**told) -> str:
+        copy = shutil.copytree(exported["inductive"].path, tmp_path / "other", dirs_exist_ok=True)
+        notes = copy / "assets/metadata.json"
+        notes.write_text(json.dumps({**json.loads(notes.read_text()), **told}))
+        return str(copy)
+
+    return make
 
 
 @pytest.fixture
@@ -178,14 +186,17 @@ def test_a_kept_classifier_gives_the_same_answers_on_another_day(run, tmp_path, 
     assert "Learned from" not in text and "learned before, in " in text and text.count("<img") == 3
 
 
-def test_a_classifier_of_another_model_is_refused_with_both_named(run, tmp_path, exported):
+def test_a_classifier_of_another_model_is_refused_with_both_named(run, tmp_path, exported, other):
     path = str(tmp_path / "classifier.npz")
     run(save=path, query=[])
     copy = shutil.copytree(exported["inductive"].path, tmp_path / "copy")
-    metadata = load(exported["inductive"].path).metadata
-    assert kept_classifier.read(path, copy, metadata).class_names == tuple(COLOURS)  # the same, elsewhere
-    with pytest.raises(ValueError, match=r"--load: a classifier belongs.*MAML on convnet4, step 7.*Received: "):
-        run(support=None, load=path, model=exported["transductive"].path)
+    assert run(support=None, load=path, model=str(copy))[0]  # the same, elsewhere
+    with pytest.raises(ValueError, match=r"--load: a classifier belongs.*on convnet4, step 7.*Received: .*, step 8 "):
+        run(support=None, load=path, model=other(step=8))
+    variables = next((copy / "variables").glob("variables.data*"))
+    variables.write_bytes(variables.read_bytes()[:-1] + b"x")  # of other weights
+    with pytest.raises(ValueError, match=r"--load: a classifier belongs.*step 7.*Received: .*, step 7 "):
+        run(support=None, load=path, model=str(copy))
 
 
 @pytest.mark.parametrize("fault", ["text", "cut", "array", "npz", "pickle"])
@@ -227,18 +238,20 @@ def test_crop_is_kept_with_the_classifier(run, tmp_path):
         run(support=None, load=path, resize="stretch")
 
 
-def test_more_classes_than_the_head_has_ways_are_refused_by_name(run, tmp_path, exported):
+def test_more_classes_than_the_head_has_ways_are_refused_by_name(run, tmp_path, other):
+    limited = other(largest_n_way=5)
     for i in range(6):
-        (tmp_path / f"class {i}").mkdir()
-        photo((0, 99, 200), i).save(tmp_path / f"class {i}/0.png")
+        (tmp_path / f"s/class {i}").mkdir(parents=True)
+        photo((0, 99, 200), i).save(tmp_path / f"s/class {i}/0.png")
     with pytest.raises(ValueError, match="--support must hold at most 5 classes: .* 5 ways. Received: 6, 'class 0', "):
-        run(model=exported["transductive"].path, support=str(tmp_path))
-    out, err = run(support=str(tmp_path))  # a head that starts at zero takes any number
+        run(model=limited, support=str(tmp_path / "s"))
+    out, err = run(support=str(tmp_path / "s"))  # a head that starts at zero takes any number
     assert out.count("class ") >= 6 and "depends on the other photos" not in err
 
 
-def test_answers_that_depend_on_each_other_are_noted(run, exported):
-    assert "an answer depends on the other photos of --query" in run(model=exported["transductive"].path)[1]
+def test_answers_that_depend_on_each_other_are_noted(run, other):
+    model = other(predictions_depend_on_the_other_queries=True)
+    assert "an answer depends on the other photos of --query" in run(model=model)[1]
 
 
 REFUSED = {
