@@ -176,6 +176,19 @@ def test_gin_s_call_trace_is_cut_but_its_place_is_kept(capsys):
     assert capsys.readouterr().err == 'p: Bad.\n  In file "a.gin", line 2\n    x = 3\n'
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "I0000 00:00:1764108701.1 7 port.cc:153] oneDNN custom operations are on. You may see slightly different",
+        "2026-11-25 23:51:41.1: I tensorflow/core/util/port.cc:153] oneDNN custom operations are on. You may",
+        "E0000 00:00:1764108701.1 7 cuda_platform.cc:52] failed call to cuInit: INTERNAL: CUDA error",
+        "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",
+    ],
+)
+def test_what_tensorflow_says_as_it_starts_is_known(line):
+    assert command_line._CHATTER.search(line)
+
+
 class _Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -32,7 +32,7 @@ _OBJECTS = (  # as Python shows them, with an address or a module, and as gin fi
 
 _CHATTER = re.compile(
     r"^WARNING: All log messages before absl|^I0000 |^I\d{4} |rebuild TensorFlow with|cuInit|"
-    r"Could not find cuda drivers"
+    r"oneDNN custom operations are on|Could not find cuda drivers"
 )
 
 
