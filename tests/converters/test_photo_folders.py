@@ -142,7 +142,7 @@ def test_the_largest_tasks_of_each_split_are_named():
         ((64, 16, 0), 20, "test has no class"),
         ((64, 5, 20), 20, "val has 5 classes: its 5-way tasks are of one set of classes"),
         ((64, 9, 20), 20, "val has 9 classes: its 5-way tasks are of 126 sets"),
-        ((64, 16, 20), 6, "smallest class of train has 6 images, fewer than the usual 16.*N_QUERY = 5"),
+        ((64, 16, 20), 6, "smallest class, '0', has 6 images, fewer than the usual 16.*N_QUERY = 5"),
     ],
 )
 def test_splits_that_are_too_small_are_noted(sizes, images, note):

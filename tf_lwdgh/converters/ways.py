@@ -18,8 +18,10 @@ def lines(spec: store.DatasetSpec) -> Iterator[str]:
         if ways:
             yield f"tasks of {split}: up to {ways} ways, k_shot + n_query up to {images}"
     for split in store.SPLITS:
-        for note in _notes(split, *_largest(spec, split)):
+        note = _note(split, _largest(spec, split)[0])
+        if note:
             yield f"note: {note}"
+    yield from _note_of_smallest(spec)
 
 
 def _largest(spec: store.DatasetSpec, split: str) -> tuple[int, int]:
@@ -28,28 +30,33 @@ def _largest(spec: store.DatasetSpec, split: str) -> tuple[int, int]:
     return len(classes), min((spec.images_per_class[c] for c in classes), default=0)
 
 
-def _notes(split: str, ways: int, images: int) -> Iterator[str]:
-    if not ways:
-        yield f"{split} has no class, so that nothing can be drawn of it"
-        return
-    sets = math.comb(ways, _USUAL_WAYS)
+def _note(split: str, ways: int) -> str | None:
+    """What is to be known of a split with few classes."""
     if ways < 2:
-        yield f"{split} has one class, and a task needs two"
-    elif not sets:
-        yield (
+        return f"{split} has {'one class' if ways else 'no class'}, and a task needs two"
+    sets = math.comb(ways, _USUAL_WAYS)
+    if not sets:
+        return (
             f"{split} has {ways} classes, fewer than the usual {_USUAL_WAYS} ways: give it more, or train "
             f"with --gin_param='N_WAY = {ways}'"
         )
-    elif sets < _FEW:
+    if sets < _FEW:
         of = "one set" if sets == 1 else f"{sets} sets"
-        yield (
+        return (
             f"{split} has {ways} classes: its {_USUAL_WAYS}-way tasks are of {of} of classes, and so repeat; "
             "more classes would tell more"
         )
-    if images < _USUAL_IMAGES:
-        queries = f"train with --gin_param='N_QUERY = {images - 1}', or " if images > 1 else ""
-        yield (
-            f"the smallest class of {split} has {images} images, fewer than the usual {_USUAL_IMAGES} "
-            f"(k_shot = 1, n_query = {_USUAL_IMAGES - 1}): {queries}leave such classes out with "
-            f"--min_images={_USUAL_IMAGES} --skip_bad"
-        )
+    return None
+
+
+def _note_of_smallest(spec: store.DatasetSpec) -> Iterator[str]:
+    images = min(spec.images_per_class)
+    if images >= _USUAL_IMAGES:
+        return
+    name = spec.class_names[spec.images_per_class.index(images)]
+    queries = f"train with --gin_param='N_QUERY = {images - 1}', or " if images > 1 else ""
+    yield (
+        f"note: the smallest class, {name!r}, has {images} images, fewer than the usual {_USUAL_IMAGES} "
+        f"(k_shot = 1, n_query = {_USUAL_IMAGES - 1}): {queries}leave such classes out with "
+        f"--min_images={_USUAL_IMAGES} --skip_bad"
+    )

@@ -27,7 +27,7 @@ Read are PNG, JPEG, WebP, TIFF, BMP, AVIF, GIF (of an animation the first pictur
 the package pillow-heif is installed. Photos are turned as their camera says (EXIF).
 
 Images of more than 256 pixels a side are shrunk to that (area averaging) and stored as PNG, since
-decoding photographs of full size would make the training ten times as slow: --longest_side.
+decoding photographs of full size makes a training some ten times as slow: --longest_side.
 Smaller PNG and JPEG files are stored byte for byte, unless --image_size or --resize=crop changes
 them. Images of any size can be stored: training brings them to ImageConfig.image_size.
 """
