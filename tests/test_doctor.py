@@ -47,7 +47,9 @@ def folder(tmp_path_factory):
 
 
 FLIPPED = r"flipped/patterns/2\.tfrecords \(class 2, 'train-2'\) is damaged: the data of record 0 at byte 0 do not"
-SPOILED = r"spoiled/patterns/1\.tfrecords \(class 1, 'train-1'\): the image of record 3 (at byte \d+ )?cannot be decoded"
+SPOILED = (
+    r"spoiled/patterns/1\.tfrecords \(class 1, 'train-1'\): the image of record 3 (at byte \d+ )?cannot be decoded"
+)
 TRAIN = ["--gin_file=tiny.gin", "--gin_param=EPOCHS = 1", "--gin_param=EpisodeConfig.n_way = 5"]
 COMMANDS = {
     **{

@@ -21,7 +21,6 @@ from tf_lwdgh.studies.space import Tuned
 from tf_lwdgh.studies.worker import Stop
 
 
-
 @dataclasses.dataclass(frozen=True)
 class Place:
     """Where a study lies, and the command that conducts it.

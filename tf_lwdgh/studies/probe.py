@@ -22,8 +22,8 @@ from tf_lwdgh.data import pipeline
 from tf_lwdgh.outer.outer_gradients import outer_gradients
 from tf_lwdgh.outer.task_execution import TaskExecution
 from tf_lwdgh.runs import checkpoints, experiment
-from tf_lwdgh.runs.experiment import Assembly
 from tf_lwdgh.runs.checkpoints import WHICH
+from tf_lwdgh.runs.experiment import Assembly
 from tf_lwdgh.runs.judge import load_checkpoint
 from tf_lwdgh.types import Clock, Episode, stream_key
 
@@ -99,8 +99,8 @@ def probe(
 
     The tasks depend on (seed, split) alone, so that runs with the same data and shape of tasks are probed
     on the same ones; their stream is none that training draws from. Images of 'train' are augmented,
-    and labels wrong, where the run's settings say so, others never. Schedules stand where the checkpoint stands, and the aggregator
-    acts at every meta-batch, also where the run explores; sharpness plays no part.
+    and labels wrong, where the run's settings say so, others never. Schedules stand where the checkpoint
+    stands, and the aggregator acts at every meta-batch, also where the run explores; sharpness plays no part.
 
     gin's bindings are those of the run afterwards.
 
