@@ -187,9 +187,9 @@ def pins() -> dict[str, dict[str, str]]:
 
 
 def test_every_requirement_has_one_version_for_each_python():
-    for name, versions in pins().items():
+    for name, pinned in pins().items():
         markers = {'python_version >= "3.11"', 'python_version < "3.11"'}
-        assert set(versions) in ({""}, markers), f"{name}: {versions}"
+        assert set(pinned) in ({""}, markers), f"{name}: {pinned}"
 
 
 def test_the_package_takes_a_range_of_every_requirement_and_the_pins_lie_in_it():
