@@ -144,8 +144,9 @@ def test_json_for_programs(came):
     "name, said",
     [
         ("no such", "No data set 'owls'"), ("nothing there", "no data set in --data_dir 'runs'"),
-        ("more", "no such arg"), ("no gin file", "no such file. Received: 'owls'"), ("no run", "--run_dir must be a folder"),
-        ("no export", "--model must be a folder"), ("idle", "--gin_param needs --gin_file"),
+        ("more", "no such arg"), ("no gin file", "no such file. Received: 'owls'"),
+        ("no run", "--run_dir must be a folder"), ("no export", "--model must be a folder"),
+        ("idle", "--gin_param needs --gin_file"),
     ],
 )
 def test_what_the_user_can_mend_is_exit_code_2(came, name, said):
