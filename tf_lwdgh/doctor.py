@@ -100,7 +100,7 @@ def _examinations(args: flags.FlagValues, stream: TextIO) -> Iterator[dict[str, 
         return report.as_json()
 
     named = bool(args.gin_file or args.run_dir or args.model)
-    data_sets = bool(args.dataset or (flags.FLAGS["data_dir"].present and not named))
+    data_sets = bool(args.dataset or (args["data_dir"].present and not named))
     nothing = not (named or data_sets or args.environment)
     if args.environment or nothing:
         yield told(environment.examine())

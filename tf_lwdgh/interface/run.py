@@ -75,7 +75,7 @@ class Run:
     ) -> None:
         self.run_dir, self.checkpoint = os.fspath(run_dir), checkpoint
         self._data_dir, self._batch_norm = data_dir, batch_norm
-        self._on_top = {"gin_params": list(gin_params), "gin_files": list(gin_files)}
+        self._on_top: dict[str, Any] = {"gin_params": list(gin_params), "gin_files": list(gin_files)}
         with settings_cleared():
             assembly = experiment.from_run(run_dir, **self._on_top)
             Threads().apply_if_unstarted(TaskExecution().at_once(None))

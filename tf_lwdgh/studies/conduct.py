@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from tf_lwdgh import config
 from tf_lwdgh.studies import checks, jobs, report, results, worker
@@ -138,7 +139,7 @@ def from_gin(
     """
     config.parse(gin_files, gin_params)
     study = Study()
-    changes: dict[str, object] = {"last_gin_params": (*study.last_gin_params, *cell_params)}
+    changes: dict[str, Any] = {"last_gin_params": (*study.last_gin_params, *cell_params)}
     if seeds is not None:
         try:
             changes["seeds"] = tuple(int(s) for s in seeds)

@@ -12,11 +12,13 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tf_lwdgh.aggregators import LWDGH, Aggregator, trees
+from tf_lwdgh.aggregators import Aggregator, trees
+from tf_lwdgh.aggregators.lwdgh import LWDGH
 from tf_lwdgh.aggregators.task_gradients import TaskGradients
 from tf_lwdgh.data import pipeline
 from tf_lwdgh.outer.outer_gradients import outer_gradients
@@ -67,7 +69,7 @@ class Probe:
 
     def __post_init__(self) -> None:
         s, k = self.losses.shape
-        shapes = dict.fromkeys(_PER_TASK, (s, len(self.units), k))
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(_PER_TASK, (s, len(self.units), k))
         shapes |= dict.fromkeys(_PER_UNIT, (s, len(self.units)))
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
@@ -194,7 +196,7 @@ def _attention(aggregator: Aggregator) -> LWDGH:
     """The run's LWDGH; where it has another aggregator the paper's, on that one's units."""
     if isinstance(aggregator, LWDGH):
         return aggregator
-    defaults = {field.name: field.default for field in dataclasses.fields(LWDGH)}  # not gin's
+    defaults: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(LWDGH)}  # not gin's
     return LWDGH(**{**defaults, "unit": aggregator.unit})
 
 
