@@ -215,7 +215,7 @@ def test_all_settings_that_are_wrong_are_named_at_once(folder, monkeypatch):
     monkeypatch.chdir(folder)
     report = settings.examine(["tiny.gin"], ["EPOCHS = 0", "VAL_TASKS = 1", "IMAGE_SIZE = 'x'"], "data")
     faults = "\n".join(_lines(report, FAULT))
-    for binding in ("OuterLoop.epochs = 0", "TrainerConfig.val_tasks = 1", "ImageConfig.image_size = 'x'"):
+    for binding in ("OuterLoop.epochs must be at least 1", "TrainerConfig.val_tasks = 1", "image_size = 'x'"):
         assert binding in faults
     assert report.count(FAULT) == 3
 

@@ -36,14 +36,6 @@ GIN_FOLDER = _gin_folder()
 
 # Where a gin file is looked for, the user's own first; names may leave out `gin/` and `.gin`.
 _PLACES = ("", "gin", os.path.dirname(GIN_FOLDER), GIN_FOLDER)
-for _place in _PLACES[1:]:
-    gin.add_config_file_search_path(_place)
-
-
-
-@gin.config.register_file_reader(lambda path: os.path.isfile(path + _EXTENSION))
-def _open_named(path: str) -> TextIO:
-    return open(path + _EXTENSION, encoding="utf-8")
 
 
 def configurable(made: Callable[..., Any]) -> Callable[..., Any]:
@@ -129,6 +121,14 @@ def find(name: str) -> str | None:
             if os.path.isfile(path):
                 return path
     return None
+
+
+def _read(name: str) -> TextIO:
+    return open(find(name) or name, encoding="utf-8")
+
+
+# In the place of gin's own, which log an error for each place where a file is not.
+gin.config._FILE_READERS[:] = [(_read, lambda name: find(name) is not None)]
 
 
 def available() -> list[str]:

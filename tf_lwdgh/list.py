@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import pathlib
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ EXPERIMENTS = "experiments"
 _ORDER = (EXPERIMENTS, "learners", "aggregators", "backbones", "datasets", "shots", "precision", "protocols", "sizes")
 _SHARED = "base"  # what every experiment includes
 _COMMAND = "# Command:"
+WIDTH = 140  # characters of a line, without the name
 
 
 class Entry(NamedTuple):
@@ -53,7 +55,8 @@ def entries() -> list[Entry]:
 
 def _entry(name: str) -> Entry:
     text = (pathlib.Path(config.GIN_FOLDER) / f"{name}.gin").read_text(encoding="utf-8")
-    return Entry(name.partition("/")[0] if "/" in name else EXPERIMENTS, name, _first_sentence(text))
+    line = textwrap.shorten(_first_sentence(text), WIDTH, placeholder=" …")
+    return Entry(name.partition("/")[0] if "/" in name else EXPERIMENTS, name, line)
 
 
 def _first_sentence(text: str) -> str:

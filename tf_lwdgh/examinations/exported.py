@@ -63,7 +63,7 @@ def _load(report: Report, path: str, again: str) -> Loaded | None:
         return load(path)
     except json.JSONDecodeError as error:
         report.fault(f"{path}/assets/metadata.json is no JSON: {error}.", again)
-    except (OSError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
+    except (OSError, LookupError, ValueError, RuntimeError, tf.errors.OpError) as error:  # LookupError: cut files
         report.fault(f"TensorFlow can't load it: {str(error).splitlines()[0]}", again)
     return None
 
