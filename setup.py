@@ -1,15 +1,17 @@
-"""Packaging; the versions stand in requirements.txt."""
+"""Packaging; pinned versions stand in requirements.txt, ranges of them in tf_lwdgh/versions.py."""
 
 import pathlib
 import re
+import runpy
 
 from setuptools import find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "tf_lwdgh/__init__.py").read_text())[1]
+VERSIONS = runpy.run_path(str(ROOT / "tf_lwdgh/versions.py"))
 
 
-def requirements() -> dict[str, list[str]]:
+def pins() -> dict[str, list[str]]:
     """The pinned requirements by the section of requirements.txt they stand in."""
     sections: dict[str, list[str]] = {"run": []}
     section = "run"
@@ -23,17 +25,13 @@ def requirements() -> dict[str, list[str]]:
     return sections
 
 
-def gin_files() -> list[tuple[str, list[str]]]:
-    """Where the gin files are installed: below share/, since a package `gin` exists."""
-    folders = [ROOT / "gin", *(p for p in (ROOT / "gin").iterdir() if p.is_dir())]
-    return [
-        (f"share/tf_lwdgh/{f.relative_to(ROOT)}", [str(p.relative_to(ROOT)) for p in f.glob("*.gin")])
-        for f in sorted(folders)
-    ]
+def ranged(versions: dict[str, str]) -> list[str]:
+    """Such as 'keras>=3.6,<4'."""
+    return [f"{name}{versions[name]}" for name in sorted(versions)]
 
 
-PINS = requirements()
-TENSORFLOW = next(pin for pin in PINS["run"] if pin.startswith("tensorflow=="))
+EXTRAS = {name: ranged(versions) for name, versions in VERSIONS["EXTRAS"].items()}
+PINS = pins()
 
 setup(
     name="tf_lwdgh",
@@ -42,15 +40,18 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.10,<3.14",
-    packages=find_packages(include=["tf_lwdgh", "tf_lwdgh.*"]),
-    data_files=gin_files(),
-    install_requires=PINS["run"],
+    python_requires=VERSIONS["PYTHON"],
+    # The folder of gin files, which lies beside the package in a clone, lies in it where it is installed.
+    packages=[*find_packages(include=["tf_lwdgh", "tf_lwdgh.*"]), "tf_lwdgh.gin"],
+    package_dir={"tf_lwdgh.gin": "gin"},
+    package_data={"tf_lwdgh": ["py.typed"], "tf_lwdgh.gin": ["*.gin", "*/*.gin"]},
+    entry_points={"console_scripts": ["tf-lwdgh = tf_lwdgh.__main__:main"]},
+    zip_safe=False,
+    install_requires=ranged(VERSIONS["RANGES"]),
     extras_require={
-        "gpu": [TENSORFLOW.replace("tensorflow==", "tensorflow[and-cuda]==")],
-        "test": [*PINS["test"], *PINS["ray"], *PINS["search"]],
+        **EXTRAS,
+        "gpu": [f"tensorflow[and-cuda]{VERSIONS['RANGES']['tensorflow']}"],
         "bench": PINS["bench"],
-        "ray": PINS["ray"],
-        "search": PINS["search"],
+        "test": [*PINS["test"], *PINS["lint"], *sum(EXTRAS.values(), [])],
     },
 )

@@ -68,7 +68,7 @@ def sent(method: str, s: Setting, *, cosines: bool = False) -> float:
 
 
 def shown(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
+    for unit in ("B", "kB", "MB", "GB"):  # noqa: B007  (it is used after the loop)
         if count < 1000:
             break
         count /= 1000

@@ -111,9 +111,8 @@ def aggregation(report: dict) -> list[str]:
         both = (report[side].get(tasks, {}).get(name, {}) for side in ("ours", "torchjd"))
         return " / ".join(f"{x['milliseconds']:.1f}" if "milliseconds" in x else "–" for x in both)
 
-    for name in report["ours"][counts[0]]:
-        lines.append(f"| {name} | {' | '.join(cell(name, k) for k in counts)} |")
-    return lines
+    rows_of = report["ours"][counts[0]]
+    return [*lines, *(f"| {name} | {' | '.join(cell(name, k) for k in counts)} |" for name in rows_of)]
 
 
 def tables(report: dict) -> list[list[str]]:

@@ -72,7 +72,7 @@ def kills(folder: pathlib.Path) -> str:
     for n in range(KILLS):
         process = subprocess.Popen(_train(folder, "killed", *length), **quiet)
         begun = _count(metrics)
-        _until(process, lambda: _count(metrics) > begun + draw.randint(1, 40))
+        _until(process, lambda begun=begun: _count(metrics) > begun + draw.randint(1, 40))
         if n % 2:
             _until(process, lambda: any(checkpoints.glob(".unfinished-*")))
         else:
@@ -142,14 +142,15 @@ def endurance(folder: pathlib.Path) -> str:
     assert logs < 100 * 2**20, f"logs of {logs / 2**20:.0f} MiB"
     return (
         f"{STEPS:,} steps in {seconds:.0f} s; memory at most {early / 2**20:.0f} MiB in the first 1,000 steps and "
-        f"{late / 2**20:.0f} afterwards; {assembly.meta_step.traces} trace; {kept} checkpoints; logs {logs / 2**20:.1f} MiB"
+        f"{late / 2**20:.0f} afterwards; {assembly.meta_step.traces} trace; {kept} checkpoints; "
+        f"logs {logs / 2**20:.1f} MiB"
     )
 
 
 BINDINGS = 2000
 _VALUES = (
-    None, True, False, 0, 1, -1, 3, 10**9, 2**70, 0.5, -0.5, 1.5, 1e308, float("nan"), float("inf"), "", "x", "a" * 3000, b"x",
-    [], [1], ["x"], (), (0.1, 0.2), {}, {"a": 1}, {1: 2}, [[]], "'", "@", "%", "\0",
+    None, True, False, 0, 1, -1, 3, 10**9, 2**70, 0.5, -0.5, 1.5, 1e308, float("nan"), float("inf"), "", "x",
+    "a" * 3000, b"x", [], [1], ["x"], (), (0.1, 0.2), {}, {"a": 1}, {1: 2}, [[]], "'", "@", "%", "\0",
 )  # fmt: skip
 
 
@@ -207,7 +208,7 @@ def requests(folder: pathlib.Path) -> str:
             counts["refused"] += 1
         if n % 50 == 0:
             found: list = []
-            ask = lambda: found.append(model.adapt_and_predict(images, labels, images))  # noqa: E731
+            ask = lambda found=found: found.append(model.adapt_and_predict(images, labels, images))  # noqa: E731
             other = threading.Thread(target=ask, daemon=True)
             other.start()
             other.join(60)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-import tf_lwdgh.runs.trainer  # noqa: F401  (registers all that a run may bind)
+import tf_lwdgh.runs.trainer
 import tf_lwdgh.studies.conduct  # noqa: F401
 from tf_lwdgh import annotations, config
 from tf_lwdgh.annotations import describe, fits
@@ -28,7 +28,8 @@ FITTING = [
 UNFIT = [
     (True, int), (True, float), (1, bool), ("yes", bool), (1.5, int), (1.0, int), ("1", int), (None, int),
     ("0.1", float), ({}, float), (1, str), (b"x", str), (None, str), ("ab", tuple[str, ...]), ([1, "x"], list[int]),
-    ([True], tuple[int, ...]), ([1], tuple[int, int]), ({"a": "b"}, Mapping[str, float]), ({1: 1.0}, Mapping[str, float]),
+    ([True], tuple[int, ...]), ([1], tuple[int, int]), ({"a": "b"}, Mapping[str, float]),
+    ({1: 1.0}, Mapping[str, float]),
     ([1], Mapping[str, int]), ("c", Literal["a", "b"]), (3, Callable[..., Any]), (3, dataclasses.Field),
     ([], int | None),
 ]  # fmt: skip

@@ -201,7 +201,8 @@ def letters(text: str) -> str:
 # What a fragment makes beside, or in place of, the class of its name.
 VARIANTS = {
     "lwdgh_ee": "LWDGH", "lwdgh_relative": "LWDGH", "conflict_free": "ConFIG", "sharp_maml": "MAML",
-    "adacnn": "CSN", "adaresnet": "CSN", "taml_entropy": "TAML", "taml_inequality": "TAML", "maml_plus_plus": "MAMLPlusPlus",
+    "adacnn": "CSN", "adaresnet": "CSN", "taml_entropy": "TAML", "taml_inequality": "TAML",
+    "maml_plus_plus": "MAMLPlusPlus",
 }  # fmt: skip
 
 

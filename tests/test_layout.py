@@ -11,6 +11,9 @@ import stat
 import sys
 
 import pytest
+from packaging.specifiers import SpecifierSet
+
+from tf_lwdgh import versions
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "tf_lwdgh"
@@ -18,7 +21,7 @@ PACKAGE = ROOT / "tf_lwdgh"
 # The rooms by floors, and in the hall the ground floor and the entry points. Imports point from later
 # floors to earlier ones; between rooms of one floor there are none, and within a room there is no cycle.
 FLOORS = (
-    ("types", "annotations", "config", "files", "disk_faults", "registry", "command_line"),
+    ("types", "versions", "annotations", "config", "files", "disk_faults", "registry", "command_line"),
     ("networks/kernels", "data", "aggregators"),
     ("networks/layers",),
     ("networks",),
@@ -26,9 +29,11 @@ FLOORS = (
     ("outer",),
     ("runs",),
     ("serving", "studies"),
-    ("train", "evaluate", "export", "predict", "study", "doctor"),
+    ("interface", "examinations"),
+    ("__main__", "train", "evaluate", "export", "predict", "study", "doctor", "list"),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+FLOOR_OF[""] = len(FLOORS)  # the package itself, which offers the interface
 HALL = {*FLOORS[0], *FLOORS[-1]}
 ENTRY_POINTS = set(FLOORS[-1])
 
@@ -111,7 +116,8 @@ def test_rooms_form_no_cycle_and_few_arrows():
     """That they form none follows from the floors; the ground floor's is looked at too."""
     backwards = {(b, a) for a, b in BETWEEN_ROOMS} & BETWEEN_ROOMS
     assert not backwards
-    folders = {arrow for arrow in BETWEEN_ROOMS if not set(arrow) & HALL}
+    doors = {*HALL, *FLOORS[-2], ""}  # what is open to all rooms, as the entry points are
+    folders = {arrow for arrow in BETWEEN_ROOMS if not set(arrow) & doors}
     assert len(folders) <= 25, sorted(folders)
 
 
@@ -181,9 +187,20 @@ def pins() -> dict[str, dict[str, str]]:
 
 
 def test_every_requirement_has_one_version_for_each_python():
-    for name, versions in pins().items():
+    for name, pinned in pins().items():
         markers = {'python_version >= "3.11"', 'python_version < "3.11"'}
-        assert set(versions) in ({""}, markers), f"{name}: {versions}"
+        assert set(pinned) in ({""}, markers), f"{name}: {pinned}"
+
+
+def test_the_package_takes_a_range_of_every_requirement_and_the_pins_lie_in_it():
+    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    sections = dict(zip(re.findall(r"# \[(\w+)\]", text), re.split(r"# \[\w+\]", text)[1:], strict=True))
+    for section, ranges in {"run": versions.RANGES, **versions.EXTRAS}.items():
+        pinned = set(re.findall(r"^([\w-]+)==", sections[section], re.M))
+        assert pinned == set(ranges), section
+        for name, taken in ranges.items():
+            assert re.fullmatch(r">=[\d.]+,<\d+", taken), f"{name}{taken}"
+            assert all(v in SpecifierSet(taken) for v in pins()[name].values()), f"{name}{taken}: {pins()[name]}"
 
 
 def test_every_import_is_of_python_or_a_requirement():
@@ -203,10 +220,12 @@ def test_every_import_is_of_python_or_a_requirement():
 
 
 def test_the_package_and_its_scripts_agree_on_the_pythons():
-    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    taken = SpecifierSet(versions.PYTHON)
     script = (ROOT / "tools" / "setup.sh").read_text(encoding="utf-8")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert '">=3.10,<3.14"' in setup
+    minors = [minor for minor in range(6, 30) if taken.contains(f"3.{minor}.1")]
+    assert (minors[0], minors[-1]) == (10, 13)
+    assert 'target-version = "py310"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert "(3, 10) <= sys.version_info[:2] <= (3, 13)" in script
     assert "3.10 to 3.13" in readme
 

@@ -199,7 +199,7 @@ def test_the_files_that_the_readme_names_exist():
 
 
 def test_the_settings_that_the_readme_names_can_be_bound():
-    from tf_lwdgh import config  # noqa: F401  registers the names
+    from tf_lwdgh import config
     from tf_lwdgh.runs import experiment, trainer  # noqa: F401  registers the names
 
     names = re.findall(r"`(\w+(?:\.\w+)?)`", README.split("| to set | bind |")[1].split("\n\n")[0])

@@ -156,10 +156,15 @@ def fail(program: str, message: str, code: int) -> None:
 
 def _print_failure(program: str, message: str) -> None:
     sys.stdout.flush()
+    print(f"{program}: {without_call_trace(message)}", file=sys.stderr, flush=True)
+
+
+def without_call_trace(message: str) -> str:
+    """A message without what gin adds of the calls that led to it, and with objects as gin files name them."""
     message = _GIN_TRACE.sub("", message).strip()
     for pattern, shown in _OBJECTS:
         message = pattern.sub(shown, message)
-    print(f"{program}: {message}", file=sys.stderr, flush=True)
+    return message
 
 
 def require_flag(name: str, value: object, example: str) -> None:
@@ -169,7 +174,24 @@ def require_flag(name: str, value: object, example: str) -> None:
 
 
 def start_tensorflow() -> None:
-    """Imports TensorFlow without its start-up chatter, and sends the package's log to the terminal.
+    """Imports TensorFlow without its start-up chatter, and sends the package's log to the terminal."""
+    # Somewhere in TensorFlow's import KeyboardInterrupt is swallowed.
+    with chatter_dropped() as stream, on_interrupt(lambda *_: _leave(stream=stream)):
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+    absl.logging.set_verbosity(absl.logging.WARNING)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    ours = logging.getLogger("tf_lwdgh")
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+
+
+@contextlib.contextmanager
+def chatter_dropped() -> Iterator[int]:
+    """Within it what TensorFlow says as it starts is kept off standard error; gives the true one.
 
     TensorFlow writes some lines before any of its settings can stop it; those that match _CHATTER
     are dropped, all others are passed on.
@@ -181,11 +203,7 @@ def start_tensorflow() -> None:
         original = os.dup(2)
         os.dup2(caught.fileno(), 2)
         try:
-            # Somewhere in TensorFlow's import KeyboardInterrupt is swallowed.
-            with on_interrupt(lambda *_: _leave(stream=original)):
-                import tensorflow as tf
-
-                tf.config.list_physical_devices()
+            yield original
         finally:
             os.dup2(original, 2)
             os.close(original)
@@ -194,13 +212,6 @@ def start_tensorflow() -> None:
             for line in lines:
                 if line.strip() and not _CHATTER.search(line):
                     print(line, file=sys.stderr)
-    absl.logging.set_verbosity(absl.logging.WARNING)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    ours = logging.getLogger("tf_lwdgh")
-    ours.addHandler(handler)
-    ours.setLevel(logging.INFO)
-    ours.propagate = False
 
 
 @contextlib.contextmanager

@@ -6,14 +6,13 @@ import contextlib
 import difflib
 import inspect
 import os
+import pathlib
 import re
-import sys
 import tokenize
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import gin
-
 from tf_lwdgh import annotations as kinds
 
 external_configurable = gin.external_configurable
@@ -27,13 +26,20 @@ _UNQUOTED = "a value must be written as in Python, such as 0.5, 'text', True or 
 _CONSTANTS = {"true": "True", "false": "False", "none": "None", "null": "None"}
 _UNBROKEN = 10**5  # characters: no value is broken into lines
 
-# The folders that hold `gin/`: a clone, or where pip puts the files of an installed package.
-_ROOTS = (
-    os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
-    os.path.join(sys.prefix, "share", "tf_lwdgh"),
-)
-for _root in _ROOTS:
-    gin.add_config_file_search_path(_root)
+_EXTENSION = ".gin"
+_PACKAGE = os.path.dirname(os.path.abspath(__file__))
+
+
+def _gin_folder() -> str:
+    """The project's gin files: in the package where it is installed, beside it in a clone."""
+    installed = os.path.join(_PACKAGE, "gin")
+    return installed if os.path.isdir(installed) else os.path.join(os.path.dirname(_PACKAGE), "gin")
+
+
+GIN_FOLDER = _gin_folder()
+
+# Where a gin file is looked for, the user's own first; names may leave out `gin/` and `.gin`.
+_PLACES = ("", "gin", os.path.dirname(GIN_FOLDER), GIN_FOLDER)
 
 
 def configurable(made: Callable[..., Any]) -> Callable[..., Any]:
@@ -45,10 +51,10 @@ def parse(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> None:
     """Reads gin files and then single bindings; later ones win.
 
     A file's `import my_module` imports a module of the user's own, and with it what it registers.
-    Includes resolve from the working directory and from the folder that holds `gin/`.
+    Files and what they include are found as `find` says.
 
     Args:
-      gin_files: paths of gin files.
+      gin_files: paths of gin files, or names of the project's.
       gin_params: bindings such as 'EpisodeConfig.k_shot = 5'.
 
     Raises:
@@ -57,14 +63,11 @@ def parse(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> None:
         that a file imports is not there.
     """
     gin.clear_config()
-    for path in gin_files:
+    paths = [_require(name) for name in gin_files]
+    for path in paths:
         _refuse_cycles(path)
-        if _find(path) is None:
-            raise FileNotFoundError(
-                f"--gin_file: no such file. Received: {path!r} (working directory {os.getcwd()!r})."
-            )
     with _explained():
-        gin.parse_config_files_and_bindings(list(gin_files), [], finalize_config=False)
+        gin.parse_config_files_and_bindings(paths, [], finalize_config=False)
     for binding in gin_params:
         with _explained(binding):
             gin.parse_config(binding)
@@ -107,15 +110,62 @@ def without_effect(gin_params: Sequence[str]) -> list[str]:
     return [n for n in names if "." in n and ".".join(n.split(".")[-2:]) not in used]
 
 
-def _find(path: str) -> str | None:
-    """Where gin finds a file: from the working directory, or the folder that holds `gin/`."""
-    candidates = (os.path.join(root, path) for root in ("", *_ROOTS))
-    return next(filter(os.path.exists, candidates), None)
+def find(name: str) -> str | None:
+    """The file that a gin file's name stands for, as --gin_file and `include` take it.
+
+    Args:
+      name: a path, or the name of one of the project's: 'gin/learners/boil.gin', 'learners/boil.gin' or
+        'learners/boil'. What lies in the working directory comes first.
+
+    Returns:
+      Its path; None where there is none.
+    """
+    for place in _PLACES if not os.path.isabs(name) else ("",):
+        for path in (os.path.join(place, name), os.path.join(place, name) + _EXTENSION):
+            if os.path.isfile(path):
+                return path
+    return None
+
+
+def _read(name: str) -> TextIO:
+    return open(find(name) or name, encoding="utf-8")
+
+
+# In the place of gin's own, which log an error for each place where a file is not.
+gin.config._FILE_READERS[:] = [(_read, lambda name: find(name) is not None)]
+
+
+def available() -> list[str]:
+    """The project's gin files as --gin_file takes them: 'glyphs', 'learners/boil' …"""
+    found = pathlib.Path(GIN_FOLDER).rglob(f"*{_EXTENSION}")
+    return sorted(p.relative_to(GIN_FOLDER).with_suffix("").as_posix() for p in found)
+
+
+def _require(name: str) -> str:
+    """The path of a gin file that must be there."""
+    path = find(name)
+    if path is None:
+        raise FileNotFoundError(
+            f"--gin_file: no such file. Received: {name!r} (working directory {os.getcwd()!r}). "
+            f"{_near_file(name)}"
+        )
+    return path
+
+
+def _near_file(name: str) -> str:
+    """Which of the project's files was probably meant."""
+    known = available()
+    stem = os.path.basename(name).removesuffix(_EXTENSION)
+    same = [n for n in known if n.split("/")[-1] == stem]
+    asked = name.removeprefix("gin/").removesuffix(_EXTENSION)
+    near = same or difflib.get_close_matches(asked, known, n=3, cutoff=0.6)
+    ask = "`tf-lwdgh list` shows those that there are."
+    return f"Did you mean {' or '.join(near)}? {ask}" if near else ask
 
 
 def _refuse_cycles(path: str, trail: tuple[str, ...] = ()) -> None:
     """Refuses gin files that include themselves, and those that are no text."""
-    found = _find(path)
+    found = find(path)
     if found is None:
         return  # said elsewhere
     real = os.path.realpath(found)
@@ -125,7 +175,7 @@ def _refuse_cycles(path: str, trail: tuple[str, ...] = ()) -> None:
     try:
         with open(found, encoding="utf-8") as file:
             text = file.read()
-    except (UnicodeDecodeError, IsADirectoryError) as error:
+    except UnicodeDecodeError as error:
         raise ValueError(
             f"--gin_file must be a text file in UTF-8. Received: {path!r} ({error})."
         ) from error

@@ -26,7 +26,6 @@ What was exported, and how to call it:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -90,11 +89,16 @@ def export(
     from tf_lwdgh.runs import as_served
     from tf_lwdgh.serving import saved_models
 
-    output = saved_models.versioned(output, model_version)
-    saved_models.check_output(output, overwrite=overwrite)
-    module = saved_models.from_run(run_dir, checkpoint, gin_params, batch_norm=batch_norm, gin_files=gin_files)
-    saved_models.save(module, output, overwrite=overwrite)
-    told = json.loads(module.metadata)
+    output, told = saved_models.export(
+        run_dir,
+        output,
+        checkpoint,
+        gin_params,
+        batch_norm=batch_norm,
+        model_version=model_version,
+        overwrite=overwrite,
+        gin_files=gin_files,
+    )
     measured = as_served.read(run_dir, checkpoint, told["step"], told["inner_steps"])
     print(f"{output}: {checkpoint} checkpoint, step {told['step']}, of {run_dir}")
     print(_summary(told))

@@ -30,7 +30,6 @@ is gone (start all of them again), 130 interrupted.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from absl import app, flags
@@ -79,39 +78,17 @@ def train(
     """
     command_line.require_flag("gin_file", gin_files, _EXAMPLE)
     command_line.start_tensorflow()
-    from tf_lwdgh import config
-    from tf_lwdgh.outer.cluster import losses_said
-    from tf_lwdgh.outer.evaluation import Evaluation
-    from tf_lwdgh.outer.meta_step import OuterLoop
-    from tf_lwdgh.outer.task_execution import TaskExecution
-    from tf_lwdgh.outer.threads import Threads
-    from tf_lwdgh.runs import evaluable
-    from tf_lwdgh.runs.config import TrainerConfig
-    from tf_lwdgh.runs.experiment import Experiment, refuse_idle_bindings
-    from tf_lwdgh.runs.shared_folder import held_for_all
-    from tf_lwdgh.runs.trainer import Trainer
+    from tf_lwdgh.runs import training
 
-    run_dir = run_dir or os.path.join("runs", "-".join(map(_stem, gin_files)))
-    config.parse(gin_files, gin_params)
-    Threads().apply(TaskExecution().at_once(OuterLoop().meta_batch_size))
-    with losses_said():
-        assembly = Experiment().build(data_dir)
-        settings, _ = TrainerConfig(), assembly.meta_step
-        evaluable.check(assembly, Evaluation())
-        refuse_idle_bindings(gin_params)
-        with held_for_all(run_dir, assembly.workers):
-            trainer = Trainer(assembly, run_dir, settings)
-            at = trainer.run(stop=command_line.stop_on_signal(), profile=profile)
-    if at.best_step and assembly.workers.is_chief:
+    run_dir, at, is_chief = training.train(
+        gin_files, gin_params, run_dir, data_dir, profile=profile, stop=command_line.stop_on_signal
+    )
+    if at.best_step and is_chief:
         print(
             f"best validation accuracy {100 * at.best_accuracy:.2f} % at step {at.best_step}\n"
             f"evaluate:    python -m tf_lwdgh.evaluate --run_dir={run_dir} --data_dir={data_dir}\n"
             f"TensorBoard: tensorboard --logdir={run_dir}"
         )
-
-
-def _stem(path: str) -> str:
-    return os.path.splitext(os.path.basename(path))[0]
 
 
 def main(argv: Sequence[str]) -> None:

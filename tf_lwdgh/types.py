@@ -91,7 +91,8 @@ class Published(NamedTuple):
 def stream_key(*parts: int | str) -> tuple[int, int]:
     """Two 32-bit words that depend on every part: the key of a stateless random stream."""
     digest = hashlib.sha256(repr(parts).encode()).digest()
-    return tuple(int.from_bytes(digest[i : i + 4], "little", signed=True) for i in (0, 4))
+    first, second = (int.from_bytes(digest[i : i + 4], "little", signed=True) for i in (0, 4))
+    return first, second
 
 
 class Clock:

@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
-# Runs all tests; PY is the interpreter, further arguments go to pytest.
+# Runs ruff, mypy and all tests; with arguments pytest alone, on those. PY is the interpreter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PY=${PY:-.venv/bin/python}
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
+if [ $# = 0 ]; then
+    "$PY" -m ruff check --quiet .
+    "$PY" -m mypy --no-error-summary
+fi
 exec "$PY" -m pytest --quiet --numprocesses="${WORKERS:-2}" --dist=loadfile --no-loadscope-reorder "$@"

@@ -28,9 +28,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tf_lwdgh.converters import (
-    archives, cub, folders, limits, listed_splits, npz, pickled_splits, pictures, problems, safe_pickle,
+    archives,
+    cub,
+    folders,
+    limits,
+    listed_splits,
+    npz,
+    pickled_splits,
+    pictures,
+    problems,
+    safe_pickle,
     tiered_labels,
-)  # fmt: skip
+)
 
 _SECONDS, _MEMORY = 10.0, 2 << 30
 

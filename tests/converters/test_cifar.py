@@ -21,7 +21,9 @@ COARSE = (
     (36, 50, 65, 74, 80), (47, 52, 56, 59, 96), (8, 13, 48, 58, 90), (41, 69, 81, 85, 89),
 )  # fmt: skip
 # FC100's superclasses by number, as in TADAM's own code.
-FC100 = {"train": {1, 2, 3, 4, 5, 6, 9, 10, 15, 17, 18, 19}, "val": {8, 11, 13, 16}, "test": {0, 7, 12, 14}}  # fmt: skip
+FC100 = {
+    "train": {1, 2, 3, 4, 5, 6, 9, 10, 15, 17, 18, 19}, "val": {8, 11, 13, 16}, "test": {0, 7, 12, 14},
+}  # fmt: skip
 SETS = {"cifar_fs": cifar_fs, "fc100": fc100}
 
 

@@ -24,7 +24,7 @@ from tf_lwdgh.converters import (
     problems,
     ravi_split,
     safe_pickle,
-)  # fmt: skip
+)
 from tf_lwdgh.converters.__main__ import COMMANDS
 from tf_lwdgh.data import store
 
@@ -225,7 +225,7 @@ def test_other_formats_become_png(tmp_path):
     raw.save(tmp_path / "in/train/a/8.bmp", raw.pixels(8))
     (tmp_path / "in/train/a/9.jpg").write_bytes(b"")
     Image.fromarray(raw.pixels(3)).convert("CMYK").save(tmp_path / "in/train/a/9.jpg")
-    spec, _ = folders.convert(tmp_path / "in", tmp_path / "out", name="x")
+    folders.convert(tmp_path / "in", tmp_path / "out", name="x")
     images = raw.records(tmp_path / "out")["train"]["a"]
     assert images[4][:4] == b"\x89PNG" and raw.decode(images[4]).shape == (12, 12, 3)
     np.testing.assert_array_equal(raw.decode(images[3]), raw.pixels(8))

@@ -91,7 +91,9 @@ def test_cropping_keeps_the_box_rounded_outwards_and_clipped(official, tmp_path)
         assert np.abs(raw.decode(image) - oracle(pixels(4, i)[kept], 4)).max() <= 0.501
 
 
-@pytest.mark.parametrize("split, sizes", [("ye", (100, 50, 50)), ("sorted", (100, 50, 50)), ("meta_dataset", (140, 30, 30))])  # fmt: skip
+@pytest.mark.parametrize(
+    "split, sizes", [("ye", (100, 50, 50)), ("sorted", (100, 50, 50)), ("meta_dataset", (140, 30, 30))]
+)
 def test_the_published_splits_have_their_sizes(split, sizes):
     found = cub.classes(split)
     assert tuple(len(found[s]) for s in store.SPLITS) == sizes

@@ -21,9 +21,18 @@ import pytest
 
 from tests.converters import raw
 from tf_lwdgh.converters import (
-    archives, folders, limits, listed_splits, mini_imagenet, npz, pickled_splits, pictures,
-    problems, safe_pickle, texts,
-)  # fmt: skip
+    archives,
+    folders,
+    limits,
+    listed_splits,
+    mini_imagenet,
+    npz,
+    pickled_splits,
+    pictures,
+    problems,
+    safe_pickle,
+    texts,
+)
 
 GIB = 1 << 30
 _STATE = b"(K\x01%s%s\x89%stb."  # an array's: version, shape, dtype, order, content

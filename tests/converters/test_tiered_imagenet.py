@@ -14,9 +14,15 @@ from PIL import Image
 
 from tests.converters import raw
 from tf_lwdgh.converters import (
-    npz, pictures, problems, safe_pickle, tiered_arrays, tiered_imagenet, tiered_labels,
+    npz,
+    pictures,
+    problems,
+    safe_pickle,
+    tiered_arrays,
+    tiered_imagenet,
+    tiered_labels,
     tiered_split,
-)  # fmt: skip
+)
 from tf_lwdgh.data import store
 
 # Names as the authors' files have them; ImageNet has two classes called crane, a bird and a machine.

@@ -153,7 +153,7 @@ def test_the_local_response_is_tensorflows(radius):
 
 
 def test_soft_assignments_sum_to_one():
-    _, params, meta, _ = made(clusters=(4, 3, 2))
+    _, params, _, _ = made(clusters=(4, 3, 2))
     levels = {layer.name: layer for layer in params.model.parts["tree"]._keras_model.layers}
     z = tf.random.stateless_normal([1, 6], [0, 1], dtype=tf.float64)
     p = levels["level1"].shares(z)
@@ -168,7 +168,7 @@ def test_soft_assignments_sum_to_one():
 
 
 def test_with_open_gates_it_is_maml(eagerly):
-    learner, params, meta, _ = made(reconstruction_weight=0.0)
+    _, params, meta, _ = made(reconstruction_weight=0.0)
     own = dict(meta.own)
     for name, value in own.items():
         if name.startswith("gates/"):

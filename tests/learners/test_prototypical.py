@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.learners import tiny_tasks
-from tf_lwdgh.learners import PrototypicalNetwork, ProtoMAML
+from tf_lwdgh.learners import ProtoMAML, PrototypicalNetwork
 from tf_lwdgh.learners.inner_loop import InnerLoop
 from tf_lwdgh.learners.meta_parameters import MetaParameters
 from tf_lwdgh.networks.backbones import convnet4

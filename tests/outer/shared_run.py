@@ -56,9 +56,9 @@ def watch_writes(folder: pathlib.Path) -> list[str]:
 
     def hook(event: str, args: tuple) -> None:
         writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
-        if writes or event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"):
-            if isinstance(args[0], (str, os.PathLike)) and str(folder) in os.fspath(args[0]):
-                seen.append(f"{event} {args[0]}")
+        changes = writes or event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
+        if changes and isinstance(args[0], (str, os.PathLike)) and str(folder) in os.fspath(args[0]):
+            seen.append(f"{event} {args[0]}")
 
     sys.addaudithook(hook)
     return seen

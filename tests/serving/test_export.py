@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from tests.serving.test_saved_models import SETTINGS, run_dir  # noqa: F401  (a fixture)
-from tf_lwdgh import command_line, export
+from tf_lwdgh import command_line
+from tf_lwdgh.export import export
 from tf_lwdgh.runs import as_served
 from tf_lwdgh.serving import functions, warmup
 
@@ -27,7 +28,7 @@ def exported(run_dir, tmp_path, monkeypatch, capsys):  # noqa: F811
 
     def run(checkpoint: str = "best", gin_params=(), *, batch_norm: str | None = None) -> str:
         output = str(tmp_path / "out")
-        export.export(
+        export(
             run_dir, output, checkpoint, gin_params, batch_norm=batch_norm, overwrite=True
         )
         assert os.path.exists(os.path.join(output, "saved_model.pb"))
@@ -75,7 +76,7 @@ def test_an_export_says_what_was_measured_or_how_to_measure_it(run_dir, exported
 def test_versions_are_exported_below_the_output(run_dir, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setattr(command_line, "start_tensorflow", lambda: None)
     for version, folder in (("next", "1"), ("next", "2"), ("7", "7")):
-        export.export(
+        export(
             run_dir, str(tmp_path / "m"), "best", [], batch_norm=None, model_version=version,
             overwrite=False,
         )  # fmt: skip
@@ -87,4 +88,4 @@ def test_a_missing_flag_is_named(monkeypatch):
     monkeypatch.setattr(command_line, "start_tensorflow", lambda: None)
     for run, out, name in ((None, "x", "run_dir"), ("x", None, "output")):
         with pytest.raises(ValueError, match=f"--{name} is missing. Example: python"):
-            export.export(run, out, "best", [], batch_norm=None, overwrite=False)
+            export(run, out, "best", [], batch_norm=None, overwrite=False)

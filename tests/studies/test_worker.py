@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -198,7 +199,7 @@ def test_jobs_run_side_by_side_each_on_its_share_of_the_cores(tmp_path):
     watched.run(jobs, shares)
     assert {r.state for r in watched.results.values()} == {results.DONE}
     if hasattr(os, "sched_getaffinity"):
-        used = [json.load(open(os.path.join(j.run_dir, "cores"), encoding="utf-8")) for j in jobs]
+        used = [json.loads((pathlib.Path(j.run_dir) / "cores").read_text(encoding="utf-8")) for j in jobs]
         assert sorted(used) == sorted(sorted(s.cores) for s in shares)
         assert os.sched_getaffinity(0) >= set(used[0]) | set(used[1])  # this thread's are as before
 

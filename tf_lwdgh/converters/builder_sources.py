@@ -11,7 +11,6 @@ import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
-
 from tf_lwdgh.converters import archives, folders, glyphs, pictures
 from tf_lwdgh.converters.problems import Problems
 from tf_lwdgh.data import store

@@ -156,11 +156,11 @@ def from_official(
       ValueError: a file has not the keys, types and shapes.
     """
     pixels, labels = zip(*(_official(root / part) for part in ("train", "test")), strict=True)
-    pixels, labels = np.concatenate(pixels), np.concatenate(labels)
-    rows = {c: np.flatnonzero(labels == i).tolist() for i, c in enumerate(FINE)}
+    all_pixels, all_labels = np.concatenate(pixels), np.concatenate(labels)
+    rows = {c: np.flatnonzero(all_labels == i).tolist() for i, c in enumerate(FINE)}
     return {
         s: {
-            c: (len(rows[c]), pickled_splits.take(pixels, rows[c], image_size))
+            c: (len(rows[c]), pickled_splits.take(all_pixels, rows[c], image_size))
             for c in data_set.classes(s)
         }
         for s in store.SPLITS

@@ -11,8 +11,14 @@ import pathlib
 from collections.abc import Mapping
 
 from tf_lwdgh.converters import (
-    archives, folders, forms, listed_splits, pickled_splits, pictures, ravi_split,
-)  # fmt: skip
+    archives,
+    folders,
+    forms,
+    listed_splits,
+    pickled_splits,
+    pictures,
+    ravi_split,
+)
 from tf_lwdgh.converters.problems import Problems
 from tf_lwdgh.data import store
 

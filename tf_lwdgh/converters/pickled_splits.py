@@ -23,7 +23,7 @@ _CATEGORY = {
     split: tuple(f"{p}{s}.pickle" for p in ("miniImageNet_category_split_", "") for s in stems)
     for split, stems in _PHASES.items()
 }
-_FILES = {
+_FILES: dict[str, Mapping[str, Sequence[str]]] = {
     "cache": _CACHE,
     "category": _CATEGORY,
     "cifar_fs": {s: (f"CIFAR_FS_{s}.pickle",) for s in store.SPLITS},

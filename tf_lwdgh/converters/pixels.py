@@ -128,7 +128,7 @@ def _check_png(content: bytes) -> None:
         if end > len(content):
             raise ValueError("the PNG file is cut short")
         critical = not kind[0] & 32  # its first letter is a capital
-        if critical and zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
+        if critical and zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
             raise ValueError(f"the checksum of the PNG file's {kind.decode('latin1')} is wrong")
         if kind == b"IEND":
             return

@@ -15,8 +15,13 @@ from typing import NamedTuple
 import numpy as np
 
 from tf_lwdgh.converters import (
-    archives, forms, listed_splits, pictures, tiered_arrays, tiered_labels,
-)  # fmt: skip
+    archives,
+    forms,
+    listed_splits,
+    pictures,
+    tiered_arrays,
+    tiered_labels,
+)
 from tf_lwdgh.converters.problems import Problems
 from tf_lwdgh.converters.tiered_split import SYNSETS
 from tf_lwdgh.data import store

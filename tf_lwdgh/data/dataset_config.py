@@ -6,6 +6,7 @@ import dataclasses
 import math
 import numbers
 import os
+from typing import Any
 
 from tf_lwdgh import config
 from tf_lwdgh.data import store
@@ -73,7 +74,7 @@ def checked_names(value: object, binding: str) -> tuple[str, ...]:
     Raises:
       ValueError: it is no such thing; the message names the binding.
     """
-    names = (value,) if isinstance(value, str) else value
+    names: Any = (value,) if isinstance(value, str) else value
     named = isinstance(names, (tuple, list)) and all(isinstance(n, str) and n for n in names)
     if not named or not names:
         raise ValueError(
@@ -85,7 +86,7 @@ def checked_names(value: object, binding: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _are_shares(shares: object, count: int) -> bool:
+def _are_shares(shares: Any, count: int) -> bool:
     fits = isinstance(shares, (tuple, list)) and len(shares) == count
     fits = fits and all(isinstance(s, numbers.Real) and not isinstance(s, bool) for s in shares)
     return fits and min(shares) > 0 and math.isfinite(sum(shares))

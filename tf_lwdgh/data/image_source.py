@@ -114,7 +114,7 @@ class ImageSource(ClassRows):
             for row in rows:
                 position = self._position(row)
                 encoded = self._read_rows(np.array([row])) if self.storage == "disk" else self._encoded[row]
-                self._check_image(position, int(row - self._starts[position]), tf.reshape(encoded, [1]))
+                self._check_image(int(position), int(row - self._starts[position]), tf.reshape(encoded, [1]))
 
     def _check_image(self, position: int, record: int, encoded: tf.Tensor) -> None:
         """Decodes one image [1], of a record of the class at a position among the split's."""

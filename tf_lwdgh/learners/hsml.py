@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import ClassVar, NamedTuple
 
 import keras
@@ -203,7 +203,7 @@ def _over(step: Callable, first: tf.Tensor | Tensors, rows: tf.Tensor) -> tf.Ten
     count: int | None = rows.shape[0]
     if count is None:
         return tf.scan(step, rows, initializer=first)
-    states: Sequence = [first]
+    states = [first]
     for i in range(count):
         states.append(step(states[-1], rows[i]))
     return tf.nest.map_structure(lambda *x: tf.stack(x), *states[1:])

@@ -127,7 +127,7 @@ class InnerLoop:
         return [0.0 if stays else rate for rate, stays in zip(rates, frozen)]
 
 
-def traced_once(function: Callable[..., Tensors]) -> Callable[..., Tensors]:
+def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function as one of the graph, however often it is called; see `inline_steps`."""
     if _inline:
         return function
@@ -151,7 +151,7 @@ def adapt(
     moving: Sequence[int],
     update: Update,
     inputs: Callable[[int], Tensors] = lambda step: [],
-    slots: Tensors = (),
+    slots: Sequence[tf.Tensor] = (),
     steps: int | None = None,
     differentiable: bool = True,
     order: tf.Tensor | None = None,
@@ -182,11 +182,11 @@ def adapt(
     if steps == 0 or not moving:
         return [list(params)] * (steps + 1)
 
-    def step(carry: Tensors, given: Tensors) -> Tensors:
+    def one(carry: Tensors, given: Tensors) -> Tensors:
         kind = update, len(slots), sees
         return _step(loss, carry, given, settings, list(moving), kind, order)
 
-    step = traced_once(step)
+    step = traced_once(one)
     if differentiable and settings.memory == "recompute":
         step = _recomputed(step)
     carry = [*params, *(tf.zeros_like(params[i]) for i in moving), *slots]

@@ -64,7 +64,7 @@ class Recon(GradientLearner):
             self.require("n_layers", count is not None, "must be set where layers are drawn")
             self.require("layers", not self.layers, "goes with Recon.control = 'ranked' alone")
         else:
-            self.require("layers", self.layers, "must be listed: see tools/rank_layers.py")
+            self.require("layers", bool(self.layers), "must be listed: see tools/rank_layers.py")
             few = count is None or count <= len(self.layers)
             self.require("n_layers", few, f"must be at most the {len(self.layers)} layers listed")
 

@@ -182,14 +182,14 @@ class Reconciling(GradientLearner):
         """What each initialisation has learned, and −Σ CE of the support set by it, [L]."""
         support = context.model.prepare(images)
 
-        def learn(network: Tensors) -> tuple[AdaptedNetwork, tf.Tensor]:
+        def one(network: Tensors) -> tuple[AdaptedNetwork, tf.Tensor]:
             at = meta._replace(network=network)
             params = self.trajectory(context, at, support, labels)[-1]
             logits, _ = self.apply_to_support(context, at, params, support)
             fit = -tf.cast(tf.size(labels), logits.dtype) * cross_entropy(logits, labels)
             return self.adapted(context, at, params, support), tf.stop_gradient(fit)
 
-        learn = traced_once(learn)
+        learn = traced_once(one)
         slots = range(self.initialisations)
         found = [learn(self._network(context, meta, slot)) for slot in slots]
         return [adapted for adapted, _ in found], tf.stack([fit for _, fit in found])

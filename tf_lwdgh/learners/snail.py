@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
 import keras
@@ -113,7 +113,8 @@ class SNAIL(EmbeddingLearner):
 
     def blocks(self, model: FunctionalModel) -> list[Attention | Temporal]:
         """An attention block, then a stack of convolutions before each further one."""
-        width, blocks = model.n_features + model.n_way, []
+        width = model.n_features + model.n_way
+        blocks: list[Attention | Temporal] = []
         reach = math.ceil(math.log2(self.most_items + 1))
         for n, (keys, values) in enumerate(self.attention, 1):
             for i in range(1, reach + 1) if n > 1 else ():
@@ -144,7 +145,7 @@ class SNAIL(EmbeddingLearner):
         order = permutation(tf.shape(labels)[0], context.task_key)
         x, memory = tf.gather(tf.concat([features, known], -1), order), []
         for block in self.blocks(context.model):
-            read = _attend if isinstance(block, Attention) else _convolve
+            read: Callable = _attend if isinstance(block, Attention) else _convolve
             x, kept = read(block, meta.own, x)
             memory.append(kept)
         return Read(memory, state)
@@ -156,7 +157,7 @@ class SNAIL(EmbeddingLearner):
         empty = tf.zeros([tf.shape(features)[0], context.model.n_way], features.dtype)
         x, own = tf.concat([features, empty], -1), meta.own
         for block, kept in zip(self.blocks(context.model), adapted.memory):
-            ask = _attend_next if isinstance(block, Attention) else _convolve_next
+            ask: Callable = _attend_next if isinstance(block, Attention) else _convolve_next
             x = ask(block, own, x, kept)
         logits = tf.matmul(x, own["logits/kernel"]) + own["logits/bias"]
         return logits[:, : context.ways], state

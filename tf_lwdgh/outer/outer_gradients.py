@@ -64,8 +64,8 @@ def outer_gradients(
         told = _told(context, episodes, task)._replace(coupling=coupling)
         gradient, result = learner.outer_gradient(told, meta, task.episode)
         hits = accuracy(result.logits, task.episode.query_labels)
-        flat, told = parameters.flatten(gradient), list(result.told)
-        return Outcome(flat, result.loss, hits, list(result.state), told)
+        flat = parameters.flatten(gradient)
+        return Outcome(flat, result.loss, hits, list(result.state), list(result.told))
 
     return execution.over(one_task, tasks, _signature(parameters, meta))
 

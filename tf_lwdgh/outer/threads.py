@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -62,6 +63,11 @@ class Threads:
             "threads: %s operations at once (Threads.inter_op), %s threads an operation "
             "(Threads.intra_op)", inter_op or "TensorFlow's choice of", intra_op or "its choice of",
         )  # fmt: skip
+
+    def apply_if_unstarted(self, tasks: int | None = None) -> None:
+        """`apply` in a process that is not the run's alone: where TensorFlow has started, its pools stay."""
+        with contextlib.suppress(RuntimeError):
+            self.apply(tasks)
 
 
 def cores() -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 # Titles, and regular expressions of the tags whose lines a chart holds; '…/total' stands by itself.
-_CHARTS = {
+_CHARTS: dict[str, dict[str, tuple[str, ...]]] = {
     "progress": {
         "accuracy": ("train/accuracy", "val/accuracy"),
         "loss": ("train/loss", "val/loss"),

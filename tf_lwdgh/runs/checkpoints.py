@@ -141,6 +141,10 @@ class CheckpointFolder:
             )
         return None
 
+    def inspect(self, step: int) -> tuple[dict[str, Any] | None, str]:
+        """The manifest of one step's checkpoint if it is whole, else None and why it is not."""
+        return _inspect(self.path(step))
+
     def load(self, manifest: Mapping[str, Any], state: Mapping[str, Named]) -> None:
         """Fills the variables of `state`, which may be some of the groups that were saved.
 

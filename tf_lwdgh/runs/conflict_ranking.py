@@ -86,7 +86,7 @@ def layer_rates(
             break
         for unit in units:
             sums[unit] += (line["step"] - before) * _rate(line, unit)
-        before = line["step"]
+        before = int(line["step"])
     if not before:
         raise ValueError(
             f"no line of the metrics lies within the first {steps} steps; log more often "

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -331,7 +332,7 @@ def _own_shape(learner: Learner, spec: Spec, episode: EpisodeConfig) -> EpisodeC
     sets = spec.specs if isinstance(spec, Mixture) else (spec,)
     n_classes = min(episodes.n_classes(part, "train", episode) for part in sets)
     n_images = min(part.images_per_class[c] for part in sets for c in part.classes("train"))
-    own = learner.training_shape(n_classes, n_images)
+    own: Mapping[str, Any] = learner.training_shape(n_classes, n_images)
     return dataclasses.replace(episode, **own) if own else None
 
 

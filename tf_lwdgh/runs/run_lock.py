@@ -7,6 +7,8 @@ import fcntl
 import os
 from collections.abc import Iterator
 
+_LOCK = ".lock"
+
 
 @contextlib.contextmanager
 def run_lock(run_dir: str | os.PathLike[str]) -> Iterator[None]:
@@ -16,7 +18,7 @@ def run_lock(run_dir: str | os.PathLike[str]) -> Iterator[None]:
       ValueError: another process holds it.
     """
     os.makedirs(run_dir, exist_ok=True)
-    with open(os.path.join(run_dir, ".lock"), "w", encoding="utf-8") as file:
+    with open(os.path.join(run_dir, _LOCK), "w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -25,3 +27,16 @@ def run_lock(run_dir: str | os.PathLike[str]) -> Iterator[None]:
                 f"Received: {os.fspath(run_dir)!r}, where one is training now."
             ) from error
         yield
+
+
+def is_locked(run_dir: str | os.PathLike[str]) -> bool:
+    """Whether a process holds a run folder now."""
+    path = os.path.join(run_dir, _LOCK)
+    if not os.path.exists(path):
+        return False
+    with open(path, encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

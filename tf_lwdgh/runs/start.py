@@ -146,7 +146,7 @@ def _of_run(folder: checkpoints.CheckpointFolder, start: str, which: str) -> _So
             f"Experiment.start: the run has no {which} checkpoint yet; try "
             f"Experiment.start_checkpoint = {other!r}. Received: Experiment.start = {start!r}."
         )
-    about = {
+    about: dict[str, Any] = {
         "start": start,
         "kind": "run",
         "checkpoint": which,

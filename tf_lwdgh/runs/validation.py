@@ -43,8 +43,8 @@ class Validation:
 
     def judge(self) -> dict[str, float]:
         """Accuracy, its 95 % interval and the loss over all tasks; accuracy on each set of a mixture."""
-        found = self._workers.judged(self._count, self._judge)
-        result = EvaluationResult(*found, {}, self._datasets)
+        accuracies, losses = self._workers.judged(self._count, self._judge)
+        result = EvaluationResult(accuracies, losses, {}, self._datasets)
         accuracy, interval = mean_and_interval(result.accuracies)
         loss = float(np.mean(result.losses))
         parts = {f"val/accuracy_{n}": part["accuracy"] for n, part in result.by_dataset.items()}

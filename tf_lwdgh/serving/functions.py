@@ -9,6 +9,7 @@ graph can say what is wrong.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import tensorflow as tf
 
@@ -17,7 +18,7 @@ from tf_lwdgh.serving.checks import Checks
 from tf_lwdgh.serving.classifier import N_WAY
 from tf_lwdgh.serving.graphs import Classifier, TaskGraphs, concrete
 
-Function = tf.types.experimental.ConcreteFunction
+Function: TypeAlias = tf.types.experimental.ConcreteFunction
 
 # How images come, by the end of the functions' names.
 IMAGES = {"": tf.uint8, "_float": tf.float32, "_bytes": tf.string}
@@ -187,15 +188,15 @@ class Functions:
         counts = tf.stack([tf.shape(images)[:2], tf.shape(labels)])
         rule = "support_images and support_labels must be of as many tasks and images"
         checks.require(tf.reduce_all(counts[0] == counts[1]), rule, counts)
-        queries = [self._batched(checks, "query_images", x) for x in queries]
-        for batch in queries:
+        asked = [self._batched(checks, "query_images", x) for x in queries]
+        for batch in asked:
             counts = tf.stack([tf.shape(images)[0], tf.shape(batch)[0]])
             rule = "support_images and query_images must be of as many tasks"
             checks.require(counts[0] == counts[1], rule, counts)
         ways = tf.reduce_max(checks.guarded(labels), 1) + 1
         rule = "support_labels: all tasks of a call must have the same number of ways"
         checks.require(tf.reduce_all(ways == ways[:1]), rule, ways)
-        return tuple(checks.guarded(x) for x in (images, labels, *queries))
+        return tuple(checks.guarded(x) for x in (images, labels, *asked))
 
     def _batched(self, checks: Checks, name: str, images: tf.Tensor) -> tf.Tensor:
         size = [] if images.dtype == tf.string else self._images.shape

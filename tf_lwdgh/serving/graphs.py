@@ -57,7 +57,7 @@ class TaskGraphs:
         labels = tf.TensorSpec([None], tf.int32, "labels")
         with plain_operations():
             self._learn = concrete(self._learn_task, inputs, labels)
-            sized = concrete(lambda *task: self._adapt(*task, model.n_way), inputs, labels)
+            sized = concrete(lambda x, y: self._adapt(x, y, model.n_way), inputs, labels)
             adapted = self._learn.structured_outputs
             self.form = ClassifierForm(adapted, sized.structured_outputs, model)
             self._answer = {

@@ -18,7 +18,7 @@ _RULE = re.compile(r"assertion failed: \[(.*?\.)\]\s", re.DOTALL)
 
 
 class Loaded:
-    """What `load` returns.
+    """An exported model: what `load` returns.
 
     Images are NumPy arrays or tensors, uint8 in 0..255 or floating in [0, 1], of shape [B, H, W, C],
     or B encoded images (JPEG, PNG, BMP, GIF) as bytes, of any size. Labels are whole numbers 0, 1,
@@ -29,21 +29,12 @@ class Loaded:
       metadata: what was exported.
 
     Args:
-      path: a folder that tf_lwdgh.export wrote.
-
-    Raises:
-      FileNotFoundError: there is no export at `path`.
+      model: has the functions of an export, such as a ServingModule that was not written.
+      metadata: of it.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        notes = os.path.join(path, "assets", "metadata.json")
-        if not os.path.exists(notes):
-            raise FileNotFoundError(
-                f"path must be a folder that tf_lwdgh.export wrote. Received: {os.fspath(path)!r}."
-            )
-        with open(notes, encoding="utf-8") as file:
-            self.metadata: dict[str, Any] = json.load(file)
-        self._model = tf.saved_model.load(os.fspath(path))
+    def __init__(self, model: Any, metadata: dict[str, Any]) -> None:
+        self._model, self.metadata = model, metadata
 
     def adapt(self, support_images: Any, support_labels: Any) -> Classifier:
         """Learns a support set.
@@ -94,6 +85,10 @@ class Loaded:
             )
         return self._call("adapt_and_predict", suffix, support, _labels(support_labels), query)
 
+    def has(self, function: str) -> bool:
+        """Whether the export has a function, such as 'adapt_tasks_float'."""
+        return callable(getattr(self._model, function, None))
+
     def _tensors(self, classifier: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         """The named tensors of a classifier, of the dtypes that they are to have."""
         known = self.metadata["classifier"]
@@ -127,7 +122,14 @@ def load(path: str | os.PathLike[str]) -> Loaded:
     Raises:
       FileNotFoundError: there is no export at `path`.
     """
-    return Loaded(path)
+    notes = os.path.join(path, "assets", "metadata.json")
+    if not os.path.exists(notes):
+        raise FileNotFoundError(
+            f"path must be a folder that tf_lwdgh.export wrote. Received: {os.fspath(path)!r}."
+        )
+    with open(notes, encoding="utf-8") as file:
+        metadata = json.load(file)
+    return Loaded(tf.saved_model.load(os.fspath(path)), metadata)
 
 
 def _rule(message: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -81,6 +83,39 @@ def _served_batch_norm(trained: str, asked: str | None, gin_params: Sequence[str
     if asked not in SERVED:
         raise ValueError(f"--batch_norm must be one of {', '.join(SERVED)}. Received: {asked!r}.")
     return None if asked == "as_trained" else asked
+
+
+def export(
+    run_dir: str,
+    output: str,
+    checkpoint: str = "best",
+    gin_params: Sequence[str] = (),
+    *,
+    batch_norm: str | None = None,
+    model_version: str | None = None,
+    overwrite: bool = False,
+    gin_files: Sequence[str] = (),
+) -> tuple[str, dict[str, Any]]:
+    """Writes a run's checkpoint as a SavedModel.
+
+    Args:
+      output: the folder to write, or that of all versions.
+      model_version: see `versioned`.
+      overwrite: whether an earlier export there may be replaced.
+      run_dir, checkpoint, gin_params, batch_norm, gin_files: see `from_run`.
+
+    Returns:
+      The folder that was written, and the export's metadata.
+
+    Raises:
+      FileExistsError: something is at `output` that must not be replaced.
+      FileNotFoundError, ValueError: as `from_run` and `versioned`.
+    """
+    output = versioned(output, model_version)
+    check_output(output, overwrite=overwrite)
+    module = from_run(run_dir, checkpoint, gin_params, batch_norm=batch_norm, gin_files=gin_files)
+    save(module, output, overwrite=overwrite)
+    return output, json.loads(module.metadata)
 
 
 def versioned(output: str, version: str | None) -> str:

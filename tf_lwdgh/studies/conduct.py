@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from tf_lwdgh import config
 from tf_lwdgh.studies import checks, jobs, report, results, worker
@@ -19,7 +20,6 @@ from tf_lwdgh.studies.jobs import Job
 from tf_lwdgh.studies.results import Result
 from tf_lwdgh.studies.space import Tuned
 from tf_lwdgh.studies.worker import Stop
-
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +139,7 @@ def from_gin(
     """
     config.parse(gin_files, gin_params)
     study = Study()
-    changes: dict[str, object] = {"last_gin_params": (*study.last_gin_params, *cell_params)}
+    changes: dict[str, Any] = {"last_gin_params": (*study.last_gin_params, *cell_params)}
     if seeds is not None:
         try:
             changes["seeds"] = tuple(int(s) for s in seeds)

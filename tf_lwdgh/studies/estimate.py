@@ -113,7 +113,10 @@ def _time(
         class_ids = tf.tile(tf.range(n_way)[None], [tasks, 1])
         return Episode(*half(n_way, episode.k_shot), *half(n_way, episode.n_query), class_ids)
 
-    training, test = of_shape(assembly.training_episode), of_shape(assembly.episode)
+    # Tasks of varying shape are timed as tasks of EpisodeConfig's.
+    shape = assembly.training_episode
+    training = of_shape(shape if isinstance(shape, EpisodeConfig) else assembly.episode)
+    test = of_shape(assembly.episode)
     evaluator = Evaluator(assembly.parameters, inner_steps=evaluation.inner_steps)
 
     def seconds(run) -> float:

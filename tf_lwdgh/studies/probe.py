@@ -12,18 +12,20 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tf_lwdgh.aggregators import LWDGH, Aggregator, trees
+from tf_lwdgh.aggregators import Aggregator, trees
+from tf_lwdgh.aggregators.lwdgh import LWDGH
 from tf_lwdgh.aggregators.task_gradients import TaskGradients
 from tf_lwdgh.data import pipeline
 from tf_lwdgh.outer.outer_gradients import outer_gradients
 from tf_lwdgh.outer.task_execution import TaskExecution
 from tf_lwdgh.runs import checkpoints, experiment
-from tf_lwdgh.runs.experiment import Assembly
 from tf_lwdgh.runs.checkpoints import WHICH
+from tf_lwdgh.runs.experiment import Assembly
 from tf_lwdgh.runs.judge import load_checkpoint
 from tf_lwdgh.types import Clock, Episode, stream_key
 
@@ -67,7 +69,7 @@ class Probe:
 
     def __post_init__(self) -> None:
         s, k = self.losses.shape
-        shapes = dict.fromkeys(_PER_TASK, (s, len(self.units), k))
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(_PER_TASK, (s, len(self.units), k))
         shapes |= dict.fromkeys(_PER_UNIT, (s, len(self.units)))
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
@@ -99,8 +101,8 @@ def probe(
 
     The tasks depend on (seed, split) alone, so that runs with the same data and shape of tasks are probed
     on the same ones; their stream is none that training draws from. Images of 'train' are augmented,
-    and labels wrong, where the run's settings say so, others never. Schedules stand where the checkpoint stands, and the aggregator
-    acts at every meta-batch, also where the run explores; sharpness plays no part.
+    and labels wrong, where the run's settings say so, others never. Schedules stand where the checkpoint
+    stands, and the aggregator acts at every meta-batch, also where the run explores; sharpness plays no part.
 
     gin's bindings are those of the run afterwards.
 
@@ -194,7 +196,7 @@ def _attention(aggregator: Aggregator) -> LWDGH:
     """The run's LWDGH; where it has another aggregator the paper's, on that one's units."""
     if isinstance(aggregator, LWDGH):
         return aggregator
-    defaults = {field.name: field.default for field in dataclasses.fields(LWDGH)}  # not gin's
+    defaults: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(LWDGH)}  # not gin's
     return LWDGH(**{**defaults, "unit": aggregator.unit})
 
 

@@ -117,6 +117,7 @@ def _dimension(name: str, given: Any) -> Dimension:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         rule = "have names of settings as its keys, such as 'LWDGH.temperature' or 'OUTER_LR'"
         raise ValueError(f"Search.space must {rule}. Received: Search.space = {{{name!r}: …}}.")
+    right: Any
     sequence = isinstance(given, (list, tuple)) and given
     if sequence and given[0] == "choice":
         right = len(given) == 2 and isinstance(given[1], (list, tuple)) and given[1]

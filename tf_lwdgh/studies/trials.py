@@ -68,7 +68,7 @@ class Cell:
     search: Search
     setting: Setting
     method: Method
-    place: Mapping[str, str]
+    place: Mapping[str, Any]
 
     @property
     def key(self) -> tuple[str, str]:

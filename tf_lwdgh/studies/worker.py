@@ -90,10 +90,10 @@ def keep_outcome(job: Job, came: Result | BaseException) -> Result | None:
     """
     if isinstance(came, Stopped):
         return None
-    fault = disk_faults.find(came) if isinstance(came, BaseException) else None
-    if fault is not None:
-        raise OSError(fault.number, fault.text, fault.path) from came
     if isinstance(came, BaseException):
+        fault = disk_faults.find(came)
+        if fault is not None:
+            raise OSError(fault.number, fault.text, fault.path) from came
         return _keep(job, results.failure(job, results.FAILED, f"{type(came).__name__}: {came}"))
     return came
 

@@ -28,7 +28,7 @@ def find_duplicates(
     """
     digests = np.frombuffer(b"".join(d for d, _ in images), np.uint64).reshape(-1, 2)
     classes = np.repeat(np.arange(len(images)), [len(numbers) for _, numbers in images])
-    records = np.concatenate([np.asarray(numbers, np.int64) for _, numbers in images] or [[]])
+    records = np.concatenate([np.asarray(numbers, np.int64) for _, numbers in images] or [np.zeros(0, np.int64)])
     splits = np.repeat(np.arange(len(SPLITS)), [spec.classes_per_split[s] for s in SPLITS])
     order = np.lexsort(digests.T)  # stable: the first of equal images is the first of the data set
     same = (digests[order][1:] == digests[order][:-1]).all(axis=1)

@@ -92,5 +92,5 @@ class Findings:
 
 def _place(finding: Finding) -> tuple[int, int]:
     """Classes in order and their records in order; what is of no class comes first."""
-    numbers = (finding.class_id, finding.record)
-    return tuple(-1 if number is None else number for number in numbers)
+    class_id, record = (-1 if n is None else n for n in (finding.class_id, finding.record))
+    return class_id, record

@@ -134,8 +134,8 @@ class RecordFile:
 
     def fault(self, what: str, record: int | None = None, byte: int | None = None) -> None:
         """Reports what is wrong: words that go on from the file's name."""
-        place = {"path": self.path, "class_id": self.class_id, "record": record, "byte": byte}
-        self.report(Fault(f"{self.name}{what}", **place))
+        fault = Fault(f"{self.name}{what}", path=self.path, class_id=self.class_id, record=record, byte=byte)
+        self.report(fault)
 
     def walk(self, file: BinaryIO) -> Iterator[Record]:
         """The records of the opened file, one in memory at a time, all checksums verified.

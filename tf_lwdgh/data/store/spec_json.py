@@ -152,7 +152,7 @@ def _get(data: Mapping[str, Any], key: str, kind: type) -> Any:
     if key not in data:
         raise ValueError(f"the key {key!r} is missing.")
     if not isinstance(data[key], kind):
-        what = {dict: "a dictionary", str: "text", list: "a list"}[kind]
+        what = {"dict": "a dictionary", "str": "text", "list": "a list"}[kind.__name__]
         raise ValueError(f"{key} must be {what}. Received: {short(data[key])}.")
     return _encodable(key, data[key]) if kind is str else data[key]
 

@@ -100,7 +100,7 @@ def write_dataset(
 class _Written(NamedTuple):
     """What was written of a class."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # not the method of tuples
     sha256: str  # of its images
     checksum: str  # of its records
     encodings: set[str]

@@ -34,7 +34,8 @@ def batch_moments(z: tf.Tensor, epsilon: float) -> Moments:
 
         return (tf.identity(mean), tf.identity(variance)), backward
 
-    return Moments(*attach(z), reserved)
+    mean, variance = attach(z)
+    return Moments(mean, variance, reserved)
 
 
 def _forward(z: tf.Tensor, epsilon: float):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,7 +19,7 @@ _DPI = 120
 
 
 def panels(
-    count: int, *, columns: int = 3, size: tuple[float, float] = (4.2, 3.6), **shared: bool | str
+    count: int, *, columns: int = 3, size: tuple[float, float] = (4.2, 3.6), **shared: Any
 ) -> tuple[Canvas, list[Axes]]:
     """A canvas with `count` panels of a size in inches, row by row.
 

@@ -64,8 +64,8 @@ class Layout:
     @classmethod
     def of(cls, task: Task) -> Layout:
         """The layout of tasks like this one."""
-        sizes = (len(x) // task.n_way for x in (task.support, task.query))
-        return cls(task.n_way, *sizes, len(task.predictions))
+        shots, queries = (len(x) // task.n_way for x in (task.support, task.query))
+        return cls(task.n_way, shots, queries, len(task.predictions))
 
     @property
     def width(self) -> int:

@@ -100,8 +100,8 @@ def _panel(axis, rows: list[Row]) -> None:
         steps, r, low, high = ([row[n] for row in mine] for n in ("step", "r", "low", "high"))
         bars = [[a - b for a, b in zip(r, low)], [b - a for a, b in zip(r, high)]]
         axis.errorbar(
-            [step + (i - 1) * apart for step in steps], r, bars, label=LABELS[quantity], marker=drawing.MARKERS[i], markersize=5,
-            capsize=3, **drawing.style(i),
+            [step + (i - 1) * apart for step in steps], r, bars, label=LABELS[quantity],
+            marker=drawing.MARKERS[i], markersize=5, capsize=3, **drawing.style(i),
         )  # fmt: skip
     axis.axhline(0, color=drawing.GREY, linewidth=0.8)
     axis.set_ylim(-1.05, 1.05)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -52,7 +52,7 @@ class WeightScatter(FigureMaker):
         self.require_whole("steps", 2)
 
     def draw(self, runs: Runs, *, data_dir: Path) -> Figure:
-        settings = {"steps": self.steps, "which": self.which, "seed": self.seed, "split": self.split}
+        settings: dict[str, Any] = {"steps": self.steps, "which": self.which, "seed": self.seed, "split": self.split}
         chosen = self.chosen(runs)
         probes = {m: probe(f[0], data_dir=data_dir, **settings) for m, f in chosen.items()}
         canvas, axes = drawing.panels(3 * len(probes), sharey="row")
