@@ -44,13 +44,15 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["tf_lwdgh", "tf_lwdgh.*"]),
+    package_data={"tf_lwdgh.server": ["page/*"]},
     data_files=gin_files(),
     install_requires=PINS["run"],
     extras_require={
         "gpu": [TENSORFLOW.replace("tensorflow==", "tensorflow[and-cuda]==")],
-        "test": [*PINS["test"], *PINS["ray"], *PINS["search"]],
+        "test": [*PINS["test"], *PINS["ray"], *PINS["search"], *PINS["serve"]],
         "bench": PINS["bench"],
         "ray": PINS["ray"],
         "search": PINS["search"],
+        "serve": PINS["serve"],
     },
 )

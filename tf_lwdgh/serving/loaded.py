@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lwdgh.serving.functions import TASKS
+from tf_lwdgh.serving.signatures import Signature, reason
 
 Classifier = dict[str, np.ndarray]
-_RULE = re.compile(r"assertion failed: \[(.*?\.)\]\s", re.DOTALL)
 
 
 class Loaded:
@@ -27,6 +26,7 @@ class Loaded:
 
     Attributes:
       metadata: what was exported.
+      signatures: every signature by its name, with checks of its own.
 
     Args:
       path: a folder that tf_lwdgh.export wrote.
@@ -44,6 +44,7 @@ class Loaded:
         with open(notes, encoding="utf-8") as file:
             self.metadata: dict[str, Any] = json.load(file)
         self._model = tf.saved_model.load(os.fspath(path))
+        self.signatures = {n: Signature(n, f) for n, f in self._model.signatures.items()}
 
     def adapt(self, support_images: Any, support_labels: Any) -> Classifier:
         """Learns a support set.
@@ -117,7 +118,7 @@ class Loaded:
         try:
             found = getattr(self._model, name + suffix)(*inputs)
         except tf.errors.InvalidArgumentError as error:
-            raise ValueError(_rule(error.message)) from error
+            raise ValueError(reason(error.message)) from error
         return {name: np.asarray(tensor) for name, tensor in found.items()}
 
 
@@ -128,14 +129,6 @@ def load(path: str | os.PathLike[str]) -> Loaded:
       FileNotFoundError: there is no export at `path`.
     """
     return Loaded(path)
-
-
-def _rule(message: str) -> str:
-    """What is wrong, of TensorFlow's message: a check's words, or its own without the places."""
-    rule = _RULE.search(message)
-    return (
-        rule[1] if rule else message.partition("unavailable>\n")[2].partition("\n\t")[0] or message
-    )
 
 
 def _array(name: str, value: Any) -> np.ndarray:
