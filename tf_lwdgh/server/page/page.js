@@ -205,7 +205,7 @@ async function about() {
   byId("about").textContent = `${model.name}, version ${model.version}: ${model.learner} on ${model.backbone}${steps}. Takes ${ways}.`;
   const size = model.image.image_size;
   const colour = model.image.channels === 3 ? "in colour" : "in grey";
-  let note = `JPEG, PNG, BMP or GIF of up to ${(limits.max_pixels / 1e6).toFixed(0)} megapixels. The model sees each picture at ${size} × ${size} ${colour}, as its pixels are stored: a camera's note that it is turned is not heeded, here neither.`;
+  let note = `JPEG, PNG, BMP or GIF of up to ${limits.max_pixels.toLocaleString("en")} pixels each. The model sees each picture at ${size} × ${size} ${colour}, as its pixels are stored: a camera's note that it is turned is not heeded, here neither.`;
   if (model.predictions_depend_on_the_other_queries) {
     note += " Each answer of this model depends on the other pictures that are asked with it.";
   }
