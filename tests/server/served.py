@@ -25,11 +25,16 @@ from tf_lwdgh.server.process import Server, listen
 from tf_lwdgh.server.service import Service
 
 
+def encoded(pixels: np.ndarray, kind: str) -> bytes:
+    """uint8 [H, W, 3] as a file of a format, by Pillow's name."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
 def png(pixels: np.ndarray) -> bytes:
     """uint8 [H, W, 3] as a PNG file."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
+    return encoded(pixels, "PNG")
 
 
 def noise(seed: int, count: int = 1) -> list[bytes]:

@@ -65,6 +65,17 @@ def test_one_picture_may_be_the_body(client, loaded, kind):
     np.testing.assert_allclose(shares(answer), expected(loaded, PETS, [query]), rtol=1e-6)
 
 
+def test_a_file_that_ends_in_zeros_stays_whole(client, loaded):
+    """A BMP file that is black at its end."""
+    pixels = np.zeros((40, 40, 3), np.uint8)
+    pixels[-1] = 200  # BMP begins with the last row
+    bmp, png = (served.encoded(pixels, kind) for kind in ("BMP", "PNG"))
+    assert bmp.endswith(b"\0" * 100)
+    learn(client, "pets", PETS)
+    found = [shares(client.post("/v1/classifiers/pets:predict", content=x)) for x in (bmp, png)]
+    np.testing.assert_array_equal(*found)
+
+
 def test_classifiers_are_listed_and_let_go(client):
     learn(client, "pets", PETS)
     learn(client, "others", PETS)

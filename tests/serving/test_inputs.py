@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from tests.serving.exports import SIZE, close, task
 from tests.serving.test_threads import encoded
@@ -124,6 +126,19 @@ def test_what_load_gives_takes_arrays_lists_tensors_and_bytes(exported):
         model.adapt_and_predict(support / 255, labels, query / 255)["probabilities"],
         expected["probabilities"],
     )
+
+
+def test_files_that_end_in_zeros_stay_whole_in_a_list(exported):
+    """A BMP file that is black at its end; an array of NumPy's own bytes would lose that."""
+    model, (support, labels, _) = load(exported["inductive"].path), task()
+    pixels = np.zeros((SIZE, SIZE, 3), np.uint8)
+    pixels[-1] = 200  # BMP begins with the last row
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "BMP")
+    assert file.getvalue().endswith(b"\0" * 100)
+    learned = model.adapt(support, labels)
+    answer = model.predict(learned, [file.getvalue()])["probabilities"]
+    np.testing.assert_array_equal(answer, model.predict(learned, pixels[None])["probabilities"])
 
 
 def test_what_is_no_export_is_not_loaded(tmp_path):

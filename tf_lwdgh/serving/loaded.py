@@ -133,7 +133,10 @@ def load(path: str | os.PathLike[str]) -> Loaded:
 
 def _array(name: str, value: Any) -> np.ndarray:
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
+        if array.dtype.kind == "S" and array is not value:
+            array = np.array(value, object)  # NumPy's own bytes lose the zeros at their end
+        return array
     except ValueError as error:  # rows of several lengths
         raise ValueError(f"{name} must be an array. Received: {error}.") from error
 
@@ -143,7 +146,7 @@ def _images(name: str, images: Any) -> tuple[tf.Tensor, str]:
     array = _array(name, images)
     if array.dtype.kind in "SO" and _all_bytes(array):
         kind, axes = "_bytes", 1
-        array = array.astype(object)  # NumPy's own bytes lose the zeros at their end
+        array = array.astype(object)
     elif array.dtype == np.uint8:
         kind, axes = "", 4
     elif array.dtype.kind == "f":
