@@ -33,7 +33,7 @@ FEW_TASKS = "--gin_param='Evaluation.n_tasks = 3'"
 
 with socket.create_server(("127.0.0.1", 0)) as _free:
     PORT = str(_free.getsockname()[1])  # in place of the server's own, which may be taken
-READY = f"curl -sf --retry 300 --retry-delay 1 --retry-connrefused http://127.0.0.1:{PORT}/healthz/ready"
+READY = f"curl -sf --retry 500 --retry-delay 1 --retry-connrefused http://127.0.0.1:{PORT}/healthz/ready"
 
 # What is run in place of a command that begins so; {} is the command. The first that fits counts.
 SUBSTITUTES = (
