@@ -44,7 +44,7 @@ setup(
     # The folder of gin files, which lies beside the package in a clone, lies in it where it is installed.
     packages=[*find_packages(include=["tf_lwdgh", "tf_lwdgh.*"]), "tf_lwdgh.gin"],
     package_dir={"tf_lwdgh.gin": "gin"},
-    package_data={"tf_lwdgh": ["py.typed"], "tf_lwdgh.gin": ["*.gin", "*/*.gin"]},
+    package_data={"tf_lwdgh": ["py.typed"], "tf_lwdgh.server": ["page/*"], "tf_lwdgh.gin": ["*.gin", "*/*.gin"]},
     entry_points={"console_scripts": ["tf-lwdgh = tf_lwdgh.__main__:main"]},
     zip_safe=False,
     install_requires=ranged(VERSIONS["RANGES"]),
@@ -52,6 +52,7 @@ setup(
         **EXTRAS,
         "gpu": [f"tensorflow[and-cuda]{VERSIONS['RANGES']['tensorflow']}"],
         "bench": PINS["bench"],
+        "docs": PINS["docs"],
         "test": [*PINS["test"], *PINS["lint"], *sum(EXTRAS.values(), [])],
     },
 )

@@ -14,8 +14,9 @@ from tf_lwdgh import config as settings
 tf.config.threading.set_intra_op_parallelism_threads(1)
 
 # Their graphs run once or twice, and TensorFlow's optimizer of graphs takes longer than they do. What is
-# trained and served (runs, serving, the commands, a mirrored run) is optimized as a user's is.
-NOT_OPTIMIZED = ("aggregators", "learners", "networks", "outer", "serving/test_every_learner.py")
+# trained and served (runs, serving, the commands, a mirrored run) is optimized as a user's is; the tests of
+# the server look at what is around the model.
+NOT_OPTIMIZED = ("aggregators", "learners", "networks", "outer", "server", "serving/test_every_learner.py")
 
 
 @pytest.fixture(autouse=True)

@@ -269,7 +269,7 @@ def test_a_backbone_fragment_sets_the_backbone(path):
     for below in ("gin/mini_convnet4.gin", "gin/mini_resnet12.gin"):
         config.parse([below, path])
         assert Experiment().backbone.__name__ == name_of(path)
-        assert InnerLoop().memory == ("recompute" if name_of(path) == "resnet12" else "store")
+        assert InnerLoop().memory == ("recompute" if name_of(path) in ("resnet12", "resnet18") else "store")
 
 
 @pytest.mark.parametrize("path", ROOMS["datasets"])

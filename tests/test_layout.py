@@ -29,8 +29,8 @@ FLOORS = (
     ("outer",),
     ("runs",),
     ("serving", "studies"),
-    ("interface", "examinations"),
-    ("__main__", "train", "evaluate", "export", "predict", "study", "doctor", "list"),
+    ("interface", "examinations", "server"),
+    ("__main__", "train", "evaluate", "export", "predict", "serve", "study", "doctor", "list"),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 FLOOR_OF[""] = len(FLOORS)  # the package itself, which offers the interface
@@ -208,6 +208,8 @@ def test_every_import_is_of_python_or_a_requirement():
         "absl": "absl-py", "gin": "gin-config", "PIL": "pillow",
         "tensorflow_datasets": "tensorflow-datasets", "google_crc32c": "google-crc32c",
         "google": "tensorflow",  # protobuf, in a version that TensorFlow takes
+        "prometheus_client": "prometheus-client", "python_multipart": "python-multipart",
+        "h11": "uvicorn",  # in a version that it takes
     }  # fmt: skip
     ours = {"tf_lwdgh", "tests", "tools", "bench"}
     scripts = [p for folder in ("tests", "tools") for p in (ROOT / folder).rglob("*.py")]

@@ -10,8 +10,11 @@ import pathlib
 import re
 import shlex
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -28,6 +31,10 @@ TINY = {
 SHORT = " ".join(f"--gin_param='{name} = {value}'" for name, value in TINY.items())
 FEW_TASKS = "--gin_param='Evaluation.n_tasks = 3'"
 
+with socket.create_server(("127.0.0.1", 0)) as _free:
+    PORT = str(_free.getsockname()[1])  # in place of the server's own, which may be taken
+READY = f"curl -sf --retry 500 --retry-delay 1 --retry-connrefused http://127.0.0.1:{PORT}/healthz/ready"
+
 # What is run in place of a command that begins so; {} is the command. The first that fits counts.
 SUBSTITUTES = (
     ("make demo", "make --dry-run demo"),  # its scripts follow
@@ -37,6 +44,7 @@ SUBSTITUTES = (
     ("python -m tf_lwdgh.train", f"{{}} {SHORT}"),
     ("python -m tf_lwdgh.evaluate", f"{{}} {FEW_TASKS}"),
     ("python -m tf_lwdgh.study", "{} --only=MAML --noestimate"),  # one of its runs
+    ("python -m tf_lwdgh.serve", f"{{}} --port={PORT} > served.log 2>&1 & echo $! > served.pid; {READY}"),
     ("tensorboard", "{} --inspect"),  # reads what the server would, and ends
     ("python -m pip install --editable .", "python setup.py --version"),  # pip would download
 )
@@ -53,6 +61,9 @@ PRINTS = {
     "python -m tf_lwdgh.study": "report: runs/studies/table5-tiny/report.html",
     "tensorboard": "train/loss",
     "saved_model_cli": "inputs['support_images']",
+    "python -m tf_lwdgh.serve": '{"status":"ready"}',
+    "curl -X PUT": '"images":{"cat":2,"dog":1}',
+    "curl --data-binary": '"class": "',
     "python tools/convert_folder.py": "train 15 classes",
     "python -m tf_lwdgh.doctor": "0 faults, 0 warnings",
     "python -m tf_lwdgh.predict": "answers.csv: 6 answers, 2 classes",
@@ -80,7 +91,7 @@ def substitute(command: str) -> str:
     for start, replacement in SUBSTITUTES:
         if command.startswith(start):
             return replacement.format(command)
-    return command
+    return command.replace("127.0.0.1:8501", f"127.0.0.1:{PORT}")
 
 
 def make_photos(folder: pathlib.Path) -> None:
@@ -112,7 +123,7 @@ def make_environment(folder: pathlib.Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory) -> pathlib.Path:
+def copy(tmp_path_factory) -> Iterator[pathlib.Path]:
     """A copy of the repository, without what was made in it."""
     folder = tmp_path_factory.mktemp("readme") / "tf_lwdgh"
     made = shutil.ignore_patterns(".git", ".venv*", "/data", "__pycache__", ".*_cache")
@@ -124,7 +135,11 @@ def copy(tmp_path_factory) -> pathlib.Path:
             shutil.copy(path, folder)
     make_environment(folder / ".venv")
     make_photos(folder / "photos")
-    return folder
+    for i, name in enumerate(("cat1", "cat2", "dog1", "who")):
+        Image.open(folder / "photos" / f"class{i}" / "0.png").save(folder / f"{name}.jpg")
+    yield folder
+    if (folder / "served.pid").exists():
+        os.kill(int((folder / "served.pid").read_text()), signal.SIGTERM)
 
 
 def run(command: str, folder: pathlib.Path) -> subprocess.CompletedProcess[str]:
@@ -135,6 +150,7 @@ def run(command: str, folder: pathlib.Path) -> subprocess.CompletedProcess[str]:
         "PATH": f"{folder / '.venv' / 'bin'}{os.pathsep}{clean['PATH']}",
         "http_proxy": blocked,
         "https_proxy": blocked,
+        "no_proxy": "127.0.0.1",  # but for the server that the README starts
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "MAKEFLAGS": "",
     }
@@ -161,6 +177,8 @@ def test_a_step_of_the_readme_works(kind, text, copy):
         for line, said in re.findall(r"print\((.*)\)  # (.*)", text):
             assert said in done.stdout, f"print({line})"
         return
+    if text.startswith(("curl", "python -m tf_lwdgh.serve")) and shutil.which("curl") is None:
+        pytest.skip("no curl is installed")
     done = run(substitute(text), copy)
     if text.startswith(MISSING):
         assert done.returncode == 2

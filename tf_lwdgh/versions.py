@@ -24,6 +24,12 @@ RANGES = {
 }
 
 EXTRAS = {
+    "serve": {
+        "fastapi": ">=0.160,<1",
+        "prometheus-client": ">=0.20,<1",
+        "python-multipart": ">=0.0.20,<1",
+        "uvicorn": ">=0.30,<1",
+    },
     "ray": {"ray": ">=2.60,<3"},
     "search": {"optuna": ">=5,<6"},
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lwdgh.serving.functions import TASKS
+from tf_lwdgh.serving.signatures import Signature, reason
 
 Classifier = dict[str, np.ndarray]
-_RULE = re.compile(r"assertion failed: \[(.*?\.)\]\s", re.DOTALL)
 
 
 class Loaded:
@@ -27,14 +26,18 @@ class Loaded:
 
     Attributes:
       metadata: what was exported.
+      signatures: every signature of an export by its name, with checks of its own.
 
     Args:
       model: has the functions of an export, such as a ServingModule that was not written.
       metadata: of it.
+      signatures: of an export.
     """
 
-    def __init__(self, model: Any, metadata: dict[str, Any]) -> None:
-        self._model, self.metadata = model, metadata
+    def __init__(
+        self, model: Any, metadata: dict[str, Any], signatures: Mapping[str, Signature] | None = None
+    ) -> None:
+        self._model, self.metadata, self.signatures = model, metadata, dict(signatures or {})
 
     def adapt(self, support_images: Any, support_labels: Any) -> Classifier:
         """Learns a support set.
@@ -112,7 +115,7 @@ class Loaded:
         try:
             found = getattr(self._model, name + suffix)(*inputs)
         except tf.errors.InvalidArgumentError as error:
-            raise ValueError(_rule(error.message)) from error
+            raise ValueError(reason(error.message)) from error
         return {name: np.asarray(tensor) for name, tensor in found.items()}
 
 
@@ -129,15 +132,8 @@ def load(path: str | os.PathLike[str]) -> Loaded:
         )
     with open(notes, encoding="utf-8") as file:
         metadata = json.load(file)
-    return Loaded(tf.saved_model.load(os.fspath(path)), metadata)
-
-
-def _rule(message: str) -> str:
-    """What is wrong, of TensorFlow's message: a check's words, or its own without the places."""
-    rule = _RULE.search(message)
-    return (
-        rule[1] if rule else message.partition("unavailable>\n")[2].partition("\n\t")[0] or message
-    )
+    model = tf.saved_model.load(os.fspath(path))
+    return Loaded(model, metadata, {n: Signature(n, f) for n, f in model.signatures.items()})
 
 
 def _array(name: str, value: Any) -> np.ndarray:

@@ -43,7 +43,7 @@ def write(
       name: of the model.
     """
     try:
-        requests = list(_requests(signatures, image_config, n_way))
+        tried = list(requests(lambda n, x: _tried(signatures[n], x), image_config.shape, n_way))
     except (
         tf.errors.InvalidArgumentError
     ) as error:  # a request that fails would keep it from loading
@@ -52,15 +52,25 @@ def write(
     path = os.path.join(folder, PATH)
     os.makedirs(os.path.dirname(path))
     with tf.io.TFRecordWriter(path) as writer:
-        for signature, inputs in requests:
+        for signature, inputs in tried:
             writer.write(prediction_log(name, signature, inputs))
 
 
-def _requests(
-    signatures: Mapping[str, Callable], image_config: ImageConfig, n_way: int
+def requests(
+    call: Callable[[str, Inputs], dict[str, np.ndarray]], shape: tuple[int, int, int], n_way: int
 ) -> Iterator[tuple[str, Inputs]]:
+    """A request for each signature of one task, once the model has answered it.
+
+    Args:
+      call: asks a signature, by its name, with arrays by the names of its inputs.
+      shape: height, width and channels of the images.
+      n_way: ways of the task.
+
+    Yields:
+      The signature's name and its inputs.
+    """
     random = np.random.default_rng(0)
-    images = random.integers(0, 256, (n_way + 1, *image_config.shape), np.uint8)
+    images = random.integers(0, 256, (n_way + 1, *shape), np.uint8)
     encoded = [tf.io.encode_png(image).numpy() for image in images]
     kinds = {"": images, "_float": np.float32(images / 255), "_bytes": np.array(encoded, object)}
     labels = np.arange(n_way, dtype=np.int32)
@@ -68,10 +78,10 @@ def _requests(
         end = "_bytes" if kind == "_bytes" else ""
         support = {f"support_images{end}": kinds[kind][:-1], "support_labels": labels}
         query = {f"query_images{end}": kinds[kind][-1:]}
-        learned = _tried(signatures["adapt" + kind], support)
+        learned = call("adapt" + kind, support)
         asked = (support, {**learned, **query}, {**support, **query})
         for name, inputs in zip(NAMES, asked, strict=True):
-            _tried(signatures[name + kind], inputs)
+            call(name + kind, inputs)
             yield name + kind, inputs
 
 

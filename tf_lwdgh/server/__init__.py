@@ -1,0 +1,1 @@
+"""A server of exported models over HTTP: TensorFlow Serving's REST contract, kept classifiers, and a page."""
