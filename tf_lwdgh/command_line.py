@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import re
+import shlex
 import signal
 import sys
 import tempfile
@@ -133,6 +134,13 @@ def fail(program: str, message: str, code: int) -> None:
 def _print_failure(program: str, message: str) -> None:
     sys.stdout.flush()
     print(f"{program}: {_GIN_TRACE.sub('', message).strip()}", file=sys.stderr, flush=True)
+
+
+def command() -> str:
+    """The command that started this process, as a line for the shell."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    program = ["-m", module.name] if module else sys.argv[:1]
+    return shlex.join(["python", *program, *sys.argv[1:]])
 
 
 def require_flag(name: str, value: object, example: str) -> None:

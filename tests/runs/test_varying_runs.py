@@ -104,7 +104,7 @@ def test_every_task_of_a_batch_is_judged_as_if_alone_with_its_own_ways(folder):
 
 def test_one_command_makes_one_table_of_all_sets(folder, run, capsys):
     args = types.SimpleNamespace(
-        run_dir=str(run), datasets=["patterns", "other", "small"], compare=None, read_tasks=None,
+        run_dir=str(run), datasets=["patterns", "other", "small"], compare=[], read_tasks=None,
         write_tasks=str(folder / "tasks"),
     )  # fmt: skip
     evaluate._each(args, {"data_dir": folder / "data", "gin_params": [FEW], "which": "best"})
