@@ -81,7 +81,7 @@ def test_tensorboard_opens_on_loss_and_accuracy_and_leaves_out_units_and_constan
 CONSTANT = [
     ((), {"learning_rate/outer"}),
     (("Experiment.aggregator = @Mean()", "Experiment.explore = None"),
-     {"learning_rate/outer", "update_cosine/"}),
+     {"learning_rate/outer", "update_cosine/", "attention/", "attention_max/", "explore/"}),
     (("LearningRate.decay = 'cosine'",), set()),
     (("ExploreExploit.mode = 'fixed'", "ExploreExploit.transition = 1.0"),
      {"learning_rate/outer", "update_cosine/", "attention/", "attention_max/", "explore/probability",
@@ -90,7 +90,7 @@ CONSTANT = [
      {"learning_rate/outer", "explore/probability"}),
     (("ExploreExploit.mode = 'off'", "META_BATCH_SIZE = 1"),
      {"learning_rate/outer", "update_cosine/", "attention/", "attention_max/", "gci/", "conflict_rate/",
-      "strong_conflict_rate/"}),
+      "strong_conflict_rate/", "explore/"}),
 ]  # fmt: skip
 
 
@@ -108,7 +108,8 @@ def test_what_cannot_change_is_known_by_the_settings_and_does_not(params, expect
     arrays = readback.read(window)
     for start in found:
         of_start = {name: a for name, a in arrays.items() if name.startswith(start)}
-        assert of_start or start == "attention_max/", start
+        absent = {"attention_max/"} | ({"attention/", "explore/"} if not assembly.meta_step.explore else set())
+        assert of_start or start in absent, start
         for name, array in of_start.items():
             np.testing.assert_allclose(array, np.full_like(array, array.flat[0]), atol=2e-6, err_msg=name)
 
@@ -144,7 +145,8 @@ def test_a_value_that_is_not_finite_is_null_in_json(tmp_path):
 def test_histograms_images_text_and_charts_reach_tensorboard(tmp_path):
     png, size = episode_picture(*_episode(), n_way=2)
     with RunLog(tmp_path, tags=ALL) as log:
-        log.histograms(3, {"attention/a": np.array([0.25, 0.5, 0.25])})
+        log.scalars(3, {"gci/a": 1.0})
+        log.histograms(3, {"attention/a": np.array([0.25, 0.5, 0.25]), "gci/a": np.ones(2)})
         log.image(3, "val/episode", png, size)
         log.text(0, "config/full", "    A.b = 1")
         log.charts(charts.layout(ALL))
@@ -153,7 +155,8 @@ def test_histograms_images_text_and_charts_reach_tensorboard(tmp_path):
         tag: accumulator.SummaryMetadata(tag).plugin_data.plugin_name
         for tag in accumulator.Tags()["tensors"]
     }
-    assert plugins["attention/a"] == "histograms"
+    assert plugins["attention/a"] == plugins["gci_histogram/a"] == "histograms"
+    assert plugins["gci/a"] == "scalars"
     assert plugins["val/episode"] == "images"
     assert plugins["config/full"] == "text"
     assert plugins["custom_scalars__config__"] == "custom_scalars"
@@ -194,7 +197,7 @@ def test_hparams_are_what_the_files_and_the_command_bound_as_values(tmp_path):
     tiny.build(tmp_path, "LWDGH.temperature = 0.5", "InnerLoop.inner_lr = {'head': 0.1}")
     values = summaries.hparam_values(config.settings(), config.full_text())
     assert values["Experiment.aggregator"] == "LWDGH"
-    assert values["Experiment.explore"] == "ExploreExploit"
+    assert values["explore"] is True and "Experiment.explore" not in values
     assert values["Experiment.optimizer"] == "Adam"
     assert values["EpisodeConfig.n_way"] == 3  # a macro
     assert values["LWDGH.temperature"] == 0.5
@@ -213,7 +216,7 @@ def test_a_part_in_use_only_in_some_runs_is_a_hparam_of_those_alone(tmp_path):
 
     plain = ("Experiment.aggregator = @Mean()", "Experiment.explore = None")
     mean = values(*plain, "LWDGH.unit = 'layer'")
-    assert mean["Experiment.aggregator"] == "Mean" and mean["Experiment.explore"] == "None"
+    assert mean["Experiment.aggregator"] == "Mean" and mean["explore"] is False
     assert not any(name.startswith(("LWDGH.", "ExploreExploit.")) for name in mean)
     assert "ExploreExploit.transition" in values()
 
@@ -261,7 +264,7 @@ def _charts(tags, names):
 
 def test_there_is_no_chart_of_what_is_not_shown():
     plain = charts.layout(Tags(constant=("learning_rate/outer", "explore/")))
-    (progress,) = plain.category
+    _, progress = plain.category
     titles = {chart.title for chart in progress.chart}
     assert "accuracy" in titles and not {"outer learning rate", "probability of exploring"} & titles
 

@@ -17,7 +17,7 @@ from tf_lwdgh.runs.pictures import Picture
 
 _MOST_CLASSES = 12
 _LONGEST_NAME = 24  # letters
-_RIGHT, _GAP = "#2166ac", "#b2182b"
+_RIGHT, _CONFIDENT = "#7fb2d9", "#d95f02"
 
 
 def draw(answers: Answers, title: str) -> Picture:
@@ -97,13 +97,10 @@ def _reliability(axis: Axes, counts: Axes, answers: Answers) -> None:
     bins, edges = answers.bins, np.arange(N_BINS) / N_BINS
     width = {"width": 1 / N_BINS, "align": "edge", "edgecolor": "white"}
     known = bins.count > 0
-    accuracy, confidence = bins.accuracy[known], bins.confidence[known]
-    axis.bar(edges[known], accuracy, color=_RIGHT, label="share that were right", **width)
-    axis.bar(
-        edges[known], confidence - accuracy, bottom=accuracy, color=_GAP, alpha=0.35,
-        label="gap to the confidence", **width,
-    )  # fmt: skip
-    axis.plot([0, 1], [0, 1], color="#555555", linestyle="--", linewidth=1)
+    left, right = edges[known], edges[known] + 1 / N_BINS
+    axis.bar(left, bins.accuracy[known], color=_RIGHT, label="share that were right", **width)
+    axis.hlines(bins.confidence[known], left, right, _CONFIDENT, linewidth=3, label="mean confidence")
+    axis.plot([0, 1], [0, 1], color="#777777", linestyle="--", linewidth=1)
     axis.set(xlim=(0, 1), ylim=(0, 1))
     axis.tick_params(labelbottom=False)
     axis.legend(loc="upper left", fontsize=9)

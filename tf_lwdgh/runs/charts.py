@@ -6,7 +6,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 
 from tf_lwdgh.runs.tags import FIRST, HIGH, LOW, Tags
 
-_BAND = "validation accuracy, 95 % interval"
+_BAND = "accuracy ± 95 % interval"
 # Titles, and the metrics whose lines a chart holds.
 _PROGRESS = {
     "accuracy": ("train/accuracy", "val/accuracy"),
@@ -37,7 +37,10 @@ def layout(tags: Tags) -> layout_pb2.Layout:
     """The page's categories and charts, of what is shown of a run."""
     shown = {title: [tag for n in names if (tag := tags.of(n))] for title, names in _PROGRESS.items()}
     progress = [_lines(title, [f"^{t}$" for t in found]) for title, found in shown.items() if found]
-    categories = [layout_pb2.Category(title="progress", chart=[_band(), *progress])]
+    categories = [
+        layout_pb2.Category(title="validation", chart=[_band()]),
+        layout_pb2.Category(title="progress", chart=progress),
+    ]
     units = {title: f"{group}/" for title, group in _UNITS.items() if tags.of(f"{group}/any")}
     if units:
         charts = [_lines(title, [f"^{group}(?!total)"]) for title, group in units.items()]

@@ -1,4 +1,4 @@
-"""Which of a run's metrics cannot change in it, by its settings."""
+"""Which of a run's metrics cannot change in it, or are not there, by its settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tf_lwdgh.runs.experiment import Experiment
 
 
 def constant_metrics(experiment: Experiment, n_tasks: int) -> Iterator[str]:
-    """The beginnings of the names of those that cannot change, as far as the settings tell.
+    """The beginnings of the names of those that cannot change or are not there, as far as the settings tell.
 
     Args:
       experiment: the choices.
@@ -20,10 +20,12 @@ def constant_metrics(experiment: Experiment, n_tasks: int) -> Iterator[str]:
     always_mean = isinstance(experiment.aggregator, Mean) or probability == 1
     if always_mean or n_tasks == 1:
         yield "update_cosine/"  # 1
-    if probability == 1 or (n_tasks == 1 and isinstance(experiment.aggregator, LWDGH)):
-        yield from ("attention/", "attention_max/")  # 1/K
+    if always_mean or (n_tasks == 1 and isinstance(experiment.aggregator, LWDGH)):
+        yield from ("attention/", "attention_max/")  # 1/K, or none
     if n_tasks == 1:
         yield from ("gci/", "conflict_rate/", "strong_conflict_rate/")  # 0
+    if experiment.explore is None or experiment.explore.mode == "off":
+        yield "explore/"
     if probability is not None:
         yield "explore/probability"
     if probability in (0, 1):

@@ -1,4 +1,4 @@
-"""What a run is, as a Markdown table: its data, model, learner, aggregator and command."""
+"""What a run is, as a Markdown list: its data, model, learner, aggregator and command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tf_lwdgh.runs.summaries import explores
 
 
 def markdown(assembly: Assembly, settings: Mapping[str, str], command: str) -> str:
-    """The table.
+    """The list. TensorBoard breaks the words of a table's narrow columns.
 
     Args:
       assembly: the run's parts.
@@ -34,8 +34,7 @@ def markdown(assembly: Assembly, settings: Mapping[str, str], command: str) -> s
         "seed": str(assembly.experiment.seed),
         "command": f"`{command}`",
     }
-    cells = ((name, value.replace("|", "\\|")) for name, value in rows.items())
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in cells)])
+    return "\n".join(f"- **{name}**: {value}" for name, value in rows.items())
 
 
 def _data(spec: Spec) -> str:

@@ -80,8 +80,8 @@ class RunLog:
         self._result.scalars(step, values)
 
     def histograms(self, step: int, values: Mapping[str, np.ndarray]) -> None:
-        """Histograms of all the values of each array that TensorBoard shows."""
-        self._events.histograms(step, self._tags.shown(values))
+        """Histograms of all the values of each array, where TensorBoard shows single units."""
+        self._events.histograms(step, self._tags.of_histograms(values))
 
     def image(self, step: int, tag: str, png: bytes, size: tuple[int, int]) -> None:
         """A PNG of (width, height) pixels."""
@@ -130,9 +130,11 @@ def hparam_values(
         seed and the parts that an experiment is made of.
 
     Returns:
-      Those, sorted, and whether the run explores, which tells LWDGH from LWDGH + EE.
+      Those, sorted, and in the place of Experiment.explore whether the run explores, which tells LWDGH
+      from LWDGH + EE.
     """
     bound = {name.rpartition("/")[2] for name in _BINDING.findall(gin_text)} | _ALWAYS
+    bound.discard("Experiment.explore")
     found = {name: _value(text) for name, text in sorted(settings.items()) if name in bound}
     return {**found, EXPLORE: explores(settings)}
 

@@ -49,3 +49,8 @@ class Tags:
             mean, half = values["val/accuracy"], values[_INTERVAL]
             found |= {LOW: mean - half, HIGH: mean + half}
         return found
+
+    def of_histograms(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """Histograms by tag, of all units or none; a tag can't be a scalar's too."""
+        shown = {} if not self.per_layer else self.shown(values)
+        return {tag.replace("gci/", "gci_histogram/", 1): value for tag, value in shown.items()}

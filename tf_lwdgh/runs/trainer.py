@@ -240,7 +240,7 @@ class Trainer:
     def _draw(self, log, validation: Validation, window: list, first_step: int) -> None:
         task = validation.picture(self.at.step)
         if task is not None:
-            log.image(self.at.step, "val/episode", *task)
+            log.image(self.at.step, f"{FIRST}/val/episode", *task)
         picture = conflict_of_step(*readback.to_show(window, first_step))
         if picture is not None:
             log.image(self.at.step, *picture)
