@@ -133,7 +133,7 @@ def test_two_runs_are_compared_on_each_set(folder, run):
     second = judge.judge_each(run, list(tasks), tasks=tasks, which="last", **shared)
     results = [{name: result for name, (result, _) in found.items()} for found in (first, second)]
     text = dataset_table.text({"a": results[0], "b": results[1]})
-    assert text.splitlines()[0].endswith("| a, % accuracy | b, % accuracy | difference |")
+    assert text.splitlines()[0].endswith("| a, % accuracy | b, % accuracy | a − b |")
     assert text.count("paired over 6 tasks (the interval holds 0)") == 1  # its best is its last
 
 
