@@ -134,7 +134,7 @@ def endurance(folder: pathlib.Path) -> str:
     early = max(size for step, size in sizes.items() if step <= 1000)
     late = max(size for step, size in sizes.items() if step > 1000)
     kept = len(list((folder / "long" / "checkpoints").iterdir()))
-    logs = sum(f.stat().st_size for f in (folder / "long" / "tensorboard").rglob("*") if f.is_file())
+    logs = sum(f.stat().st_size for f in (folder / "long").rglob("events.*"))
     logs += (folder / "long" / "metrics.jsonl").stat().st_size
     assert late <= 1.05 * early, f"memory grew from {early / 2**20:.0f} to {late / 2**20:.0f} MiB"
     assert assembly.meta_step.traces == 1, f"{assembly.meta_step.traces} traces"

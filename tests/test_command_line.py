@@ -103,6 +103,7 @@ MISTAKES = [
     ("evaluate", ["--run_dir=runs/tiny", "--checkpoint=first"], "must be one of best, last"),
     ("evaluate", ["--run_dir=runs/tiny", "--read_tasks=no.json"], "no such task list"),
     ("evaluate", ["--run_dir=runs/tiny", "--gin_param=Evaluation.n_query=99"], "k_shot = 1"),
+    ("evaluate", ["--run_dir=runs/tiny", "--compare=runs/tiny"], "--compare must name other runs"),
     ("evaluate", ["--run_dir=runs/tiny", "--datasets=patterns,no"], "No data set 'no'.*there: patterns"),
 ]
 
@@ -138,12 +139,14 @@ def test_an_evaluation_prints_all_that_a_number_needs_and_keeps_every_task(folde
         "--compare=runs/maml", "--write_tasks=tasks.json.gz",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    first, second, difference = done.stdout.splitlines()
+    said = done.stdout.splitlines()
+    (first,) = [line for line in said if line.startswith("runs/tiny:")]
     for word in ("runs/tiny:", " ± ", "20 test tasks of patterns", "3-way 1-shot", "3 queries a class",
                  "2 inner steps", "BatchNorm transductive", "best checkpoint, step 4"):  # fmt: skip
         assert word in first
-    assert second.startswith("runs/maml:")
-    assert difference.startswith("difference:") and "paired over 20 tasks" in difference
+    for word in ("calibration: ECE ", "seconds a task", "worst classes: ", "most confused: "):
+        assert sum(line.startswith(f"  {word}") for line in said) == 2, word  # of each run
+    assert sum(line.startswith("| runs/maml | ") and "paired over 20 tasks" in line for line in said) == 1
     (file,) = glob.glob(str(folder / "runs/tiny/evaluation/test_3way1shot_2steps_*.json"))
     content = json.loads(pathlib.Path(file).read_text())
     assert len(content["accuracies"]) == 20

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import re
+import shlex
 import signal
 import sys
 import tempfile
@@ -165,6 +166,13 @@ def without_call_trace(message: str) -> str:
     for pattern, shown in _OBJECTS:
         message = pattern.sub(shown, message)
     return message
+
+
+def command() -> str:
+    """The command that started this process, as a line for the shell."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    program = ["-m", module.name] if module else sys.argv[:1]
+    return shlex.join(["python", *program, *sys.argv[1:]])
 
 
 def require_flag(name: str, value: object, example: str) -> None:

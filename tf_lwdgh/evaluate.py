@@ -18,8 +18,8 @@ Examples:
   Another learner on what a run has learned, without training, such as Baseline++ on a classifier's network:
     python -m tf_lwdgh.evaluate --run_dir=runs/pretrained --gin_file=gin/learners/baseline_pp.gin
 
-  Two runs on the very same tasks, with the interval of their paired difference:
-    python -m tf_lwdgh.evaluate --run_dir=runs/lwdgh --compare=runs/maml
+  Several runs on the very same tasks, in one table with the intervals of their paired differences:
+    python -m tf_lwdgh.evaluate --run_dir=runs/lwdgh --compare=runs/maml --compare=runs/pcgrad
 
   Tasks written to a file, and read on another day or by another program:
     python -m tf_lwdgh.evaluate --run_dir=runs/lwdgh --write_tasks=tasks.json.gz
@@ -31,17 +31,23 @@ Examples:
 Where BatchNorm is transductive, a second paragraph tells what is left of the accuracy when queries
 come one by one or class by class, and what the same checkpoint has inductively (--noas_served: not).
 
-The accuracy of every task goes into <run_dir>/evaluation/.
+The accuracy of every task goes into <run_dir>/evaluation/, with a table of all classes, one of which was
+taken for which, and a picture of both and of the calibration, which TensorBoard shows too.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from absl import app, flags
 
 from tf_lwdgh import command_line
+
+if TYPE_CHECKING:  # both import TensorFlow
+    from tf_lwdgh.data.task_files import Tasks
+    from tf_lwdgh.outer.evaluation import EvaluationResult
 
 PROGRAM = "tf_lwdgh.evaluate"
 _EXAMPLE = "python -m tf_lwdgh.evaluate --run_dir=runs/glyphs"
@@ -53,8 +59,11 @@ def define_flags() -> None:
     command_line.define_gin_param()
     command_line.define_run_dir()
     command_line.define_data_dir()
-    flags.DEFINE_string(
-        "compare", None, "A second run, evaluated on the same tasks, with the same files on top."
+    flags.DEFINE_multi_string(
+        "compare",
+        [],
+        "A further run, evaluated on the same tasks, with the same files on top; repeatable. The table is "
+        "written as CSV into <run_dir>/evaluation/.",
     )
     flags.DEFINE_list(
         "datasets",
@@ -90,12 +99,11 @@ def evaluate(args: flags.FlagValues) -> None:
     command_line.require_flag("run_dir", args.run_dir, _EXAMPLE)
     command_line.start_tensorflow()
     from tf_lwdgh.data import task_lists
-    from tf_lwdgh.outer.evaluation import paired
     from tf_lwdgh.outer.task_execution import TaskExecution
     from tf_lwdgh.outer.threads import Threads
     from tf_lwdgh.runs import as_served
     from tf_lwdgh.runs.experiment import parse_run
-    from tf_lwdgh.runs.judge import judge
+    from tf_lwdgh.runs.judge import check_comparable
 
     parse_run(args.run_dir, args.gin_param, args.gin_file)
     Threads().apply(TaskExecution().at_once(None))
@@ -105,21 +113,45 @@ def evaluate(args: flags.FlagValues) -> None:
         "gin_files": args.gin_file,
         "which": args.checkpoint,
     }
+    if args.compare:
+        check_comparable([args.run_dir, *args.compare], args.datasets, **shared)
     if args.datasets:
         _each(args, shared)
         return
-    tasks = task_lists.read(args.read_tasks) if args.read_tasks else None
-    first, tasks = judge(args.run_dir, tasks=tasks, **shared)
-    if args.write_tasks:
-        tasks.write(args.write_tasks)
-    print(f"{args.run_dir}: {first}", flush=True)
-    if args.compare:
-        second, _ = judge(args.compare, tasks=tasks, **shared)
-        print(f"{args.compare}: {second}\ndifference: {paired(first, second)}", flush=True)
-    elif args.as_served and not shared.pop("gin_files"):  # else it is not what would be exported
+    first, tasks = _one(args, shared)
+    if not args.compare and args.as_served and not shared.pop("gin_files"):  # else it is not what would be exported
         fixed = isinstance(tasks, task_lists.TaskList) and "queries_per_call" not in first.about
         if fixed and first.about["batch_norm"] == as_served.TRANSDUCTIVE:
             print(as_served.measure(args.run_dir, first, tasks, **shared))
+
+
+def _one(args: flags.FlagValues, shared: dict[str, object]) -> tuple[EvaluationResult, Tasks]:
+    """Evaluates all runs on the tasks of the first, whose result it returns with the tasks."""
+    from tf_lwdgh.data import task_lists
+    from tf_lwdgh.runs import dataset_table
+    from tf_lwdgh.runs.judge import judge
+
+    tasks, by_run = task_lists.read(args.read_tasks) if args.read_tasks else None, {}
+    for run_dir in (args.run_dir, *args.compare):
+        result, tasks = judge(run_dir, tasks=tasks, **shared)
+        if not by_run and args.write_tasks:
+            tasks.write(args.write_tasks)
+        by_run[run_dir] = {result.about["dataset"]: result}
+        _show(run_dir, result)
+    if args.compare:
+        folder = os.path.join(args.run_dir, "evaluation")
+        written = dataset_table.write(by_run, folder, "compared")
+        print(f"\n{dataset_table.runs_text(by_run)}\n\n{written}")
+    (first,) = by_run[args.run_dir].values()
+    return first, tasks
+
+
+def _show(run_dir: str, result: EvaluationResult) -> None:
+    """Prints a result and what it says of classes."""
+    from tf_lwdgh.runs import class_tables, evaluation_files
+
+    picture = evaluation_files.path(run_dir, result.about, ".png")
+    print(f"{run_dir}: {result}\n{class_tables.text(result)}\n  {picture}", flush=True)
 
 
 def _each(args: flags.FlagValues, shared: dict[str, object]) -> None:
@@ -134,12 +166,12 @@ def _each(args: flags.FlagValues, shared: dict[str, object]) -> None:
     names, tasks, by_run = args.datasets, None, {}
     if args.read_tasks:
         tasks = {name: task_lists.read(path(args.read_tasks, name)) for name in names}
-    for run_dir in filter(None, (args.run_dir, args.compare)):
+    for run_dir in (args.run_dir, *args.compare):
         found = judge_each(run_dir, names, tasks=tasks, **shared)
         by_run[run_dir] = {name: result for name, (result, _) in found.items()}
         tasks = {name: listed for name, (_, listed) in found.items()}
         for result in by_run[run_dir].values():
-            print(f"{run_dir}: {result}", flush=True)
+            _show(run_dir, result)
     if args.write_tasks:
         for name, listed in tasks.items():
             listed.write(path(args.write_tasks, name))

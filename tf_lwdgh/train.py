@@ -18,7 +18,7 @@ Examples:
   A profile of a few steps, for TensorBoard:
     python -m tf_lwdgh.train --gin_file=gin/glyphs.gin --profile --run_dir=runs/profiled
 
-A run folder holds config.gin, operative.gin, metrics.jsonl, checkpoints/, best/ and tensorboard/:
+A run folder holds config.gin, operative.gin, metrics.jsonl, checkpoints/, best/ and TensorBoard's event files:
     tensorboard --logdir=runs
 
 With Experiment.strategy = 'multi_worker' several processes share a run: docs/scaling.md.
@@ -48,7 +48,7 @@ def define_flags() -> None:
     command_line.define_data_dir()
     flags.DEFINE_bool(
         "profile", False, "Write a profile of a few steps, once the first are over, to the run's "
-        "tensorboard/. TensorBoard shows it where the package xprof is installed.",
+        "folder. TensorBoard shows it where the package xprof is installed.",
     )  # fmt: skip
     flags.adopt_module_key_flags(command_line)  # --help shows those too
 
@@ -87,7 +87,7 @@ def train(
         print(
             f"best validation accuracy {100 * at.best_accuracy:.2f} % at step {at.best_step}\n"
             f"evaluate:    python -m tf_lwdgh.evaluate --run_dir={run_dir} --data_dir={data_dir}\n"
-            f"TensorBoard: tensorboard --logdir={run_dir}"
+            f"TensorBoard: tensorboard --logdir={os.path.dirname(os.path.normpath(run_dir)) or '.'}"
         )
 
 

@@ -38,4 +38,4 @@ else
     "$PY" -m tf_lwdgh.export --run_dir="$RUN" --output="$OUT" --overwrite
 fi
 
-say "TensorBoard:  $(dirname "$PY")/tensorboard --logdir=$RUN"
+say "TensorBoard:  $(dirname "$PY")/tensorboard --logdir=$(dirname "$RUN")"

@@ -116,18 +116,18 @@ IDLE = {"conv1/bias", "conv2/bias"}  # batch statistics cancel them
 def test_metrics_are_complete():
     step = build(explore=ExploreExploit())
     out, names = run(step), set(step.parameters.names) - IDLE
-    groups = {"gci", "weights", "gradient_norm", "update_cosine", "cosines", "conflict_rate",
+    groups = {"gci", "attention", "gradient_norm", "update_cosine", "cosines", "conflict_rate",
               "strong_conflict_rate"}  # fmt: skip
     expected = {f"{group}/{name}" for group in groups for name in names}
-    totals = groups - {"weights", "update_cosine", "cosines"}
+    totals = groups - {"attention", "update_cosine", "cosines"}
     expected |= {f"{group}/total" for group in totals}
     expected |= {
         "explore/probability", "explore/flag", "learning_rate/outer", "train/loss", "train/accuracy",
     }  # fmt: skip
     assert set(out) == expected
     for name in names:
-        assert out[f"weights/{name}"].shape == (N_TASKS,)
-        assert out[f"weights/{name}"].sum() == pytest.approx(1, abs=1e-6)
+        assert out[f"attention/{name}"].shape == (N_TASKS,)
+        assert out[f"attention/{name}"].sum() == pytest.approx(1, abs=1e-6)
 
 
 def test_conflict_is_measured_as_numpy_does_whatever_aggregates():

@@ -81,7 +81,7 @@ def test_an_own_parameter_takes_the_optimizers_step(learner, harmonized, batch):
     expected = slopes.mean()
     if harmonized:
         weights, update = oracles.lwdgh(slopes[:, None], 0.01)
-        np.testing.assert_allclose(out["weights/log_scale"], weights, rtol=1e-5)
+        np.testing.assert_allclose(out["attention/log_scale"], weights, rtol=1e-5)
         expected = update[0]
     assert abs(expected - slopes.mean()) > 1e-4 or not harmonized
     moved = before[-1] - values(parameters)[-1]

@@ -144,9 +144,9 @@ def test_nothing_to_draw_is_refused():
 
 def test_a_meta_steps_metrics_become_a_tagged_picture():
     matrix, weights = tf.constant(cosines(3)), tf.constant([0.2, 0.3, 0.5])
-    both = {"cosines/head/bias": matrix, "weights/head/bias": weights}
+    both = {"cosines/head/bias": matrix, "attention/head/bias": weights}
     assert conflict_of_step(5, both)[0] == "conflict/cosines"
-    assert conflict_of_step(5, {"weights/head/bias": weights})[0] == "conflict/weights"
+    assert conflict_of_step(5, {"attention/head/bias": weights})[0] == "conflict/attention"
     assert conflict_of_step(5, {"train/loss": tf.constant(1.0)}) is None
 
 

@@ -50,7 +50,7 @@ def test_it_is_trained_and_reported_as_the_networks_are(folder, whole):
     assert type(whole.learner) is toy_learners.Centres
     assert abs(float(whole.parameters.own["log_scale"].numpy()) - START) > 0.05
     last = lines(folder / "whole")[-1]
-    for group in ("gci", "gradient_norm", "conflict_rate", "weights_max"):
+    for group in ("gci", "gradient_norm", "conflict_rate", "attention_max"):
         assert f"{group}/log_scale" in last
 
 

@@ -61,7 +61,7 @@ def _train(folder, name, *, profile=True, stop=lambda: False, spoil_at=None) -> 
 
 
 def _profiles(run_dir) -> list[pathlib.Path]:
-    return sorted(run_dir.glob("tensorboard/plugins/profile/*/*.xplane.pb"))
+    return sorted(run_dir.glob("plugins/profile/*/*.xplane.pb"))
 
 
 def _events(path) -> list[tuple[str, int, int, dict[str, int]]]:
@@ -137,7 +137,7 @@ def test_every_step_holds_its_operations_and_the_wait_for_its_batch(profiled):
 
 def test_tensorboard_finds_the_profile_beside_the_events(profiled):
     run_dir, _ = profiled
-    assert list((run_dir / "tensorboard").glob("events.out.tfevents.*"))
+    assert list(run_dir.glob("events.out.tfevents.*"))
 
 
 def test_one_line_says_where_the_profile_is_and_what_shows_it(profiled):
@@ -188,7 +188,7 @@ def test_without_a_whole_step_no_profile_is_kept(folder, tmp_path):
 
 
 def test_a_profile_that_cannot_be_written_does_not_end_the_run(tmp_path):
-    (tmp_path / "tensorboard").write_text("no folder")
+    (tmp_path / "plugins").write_text("no folder")
     notes, after = [], []
     with Profiler(tmp_path, range(1, 3), notes.append) as profiler:
         for number in range(4):
@@ -202,7 +202,7 @@ def test_a_profile_that_cannot_be_written_does_not_end_the_run(tmp_path):
 def test_no_steps_do_nothing(tmp_path):
     with Profiler(tmp_path, range(0), print) as profiler, profiler.step(0):
         _assert_stopped(tmp_path / "other")
-    assert not (tmp_path / "tensorboard").exists()
+    assert not (tmp_path / "plugins").exists()
 
 
 def _command(folder, name, *gin_params) -> subprocess.CompletedProcess:
@@ -218,7 +218,7 @@ def _command(folder, name, *gin_params) -> subprocess.CompletedProcess:
 def test_the_flag_profiles_a_run(folder):
     done = _command(folder, "flag", "EPOCHS = 1")
     assert done.returncode == 0, done.stderr
-    assert "steps 2 to 4 are profiled in flag/tensorboard/plugins/profile/" in done.stderr
+    assert "steps 2 to 4 are profiled in flag/plugins/profile/" in done.stderr
     assert "step 4/4: " in done.stderr and "rofiler session" not in done.stderr
     (path,) = _profiles(folder / "flag")
     assert _steps(path) == [2, 3, 4]

@@ -85,7 +85,7 @@ def test_a_run_whose_explore_exploit_is_off_may_be_made_longer():
 
 
 def test_only_what_is_used_is_a_setting_so_that_no_schedule_means_none(tmp_path):
-    """The names that `_extends` looks at are those that gin gives an experiment."""
+    """The names that `_depends_on_length` looks at are those that gin gives an experiment."""
     tiny.build(tmp_path)
     assert config.settings()["ExploreExploit.mode"] == "'cosine'"
     tiny.build(tmp_path, "Experiment.explore = None")
@@ -109,6 +109,20 @@ def test_a_run_may_not_be_made_longer_where_a_schedule_depends_on_its_length(old
     assert resume.differences(old, {**old, "OuterLoop.epochs": "20"}) == [
         ("OuterLoop.epochs", "10", "20")
     ]
+
+
+def test_more_epochs_are_offered_only_where_they_will_be_accepted():
+    moving = {**SETTINGS, "LearningRate.decay": "'cosine'"}
+    assert "--gin_param='OuterLoop.epochs = …'" in resume.how_to_train_on(SETTINGS, "runs/x")
+    said = resume.how_to_train_on(moving, "runs/x")
+    assert "epochs" not in said and "--gin_param=\"Experiment.start = 'runs/x'\"" in said
+
+
+def test_a_run_that_cannot_be_made_longer_may_be_started_from():
+    manifest = {"settings": {**SETTINGS, "LearningRate.decay": "'cosine'"}, "fingerprint": "f"}
+    longer = {**manifest["settings"], "OuterLoop.epochs": "20"}
+    with pytest.raises(ValueError, match="(?s)was 10, now 20.*Experiment.start = 'runs/x'"):
+        resume.check(manifest, longer, {"fingerprint": "f"}, "runs/x")
 
 
 def test_a_run_may_not_be_made_shorter():

@@ -19,14 +19,19 @@ from tensorboard.util import tensor_util
 
 from tests import tiny
 from tf_lwdgh import config
+from tf_lwdgh.data import pipeline
 from tf_lwdgh.runs import charts, readback, summaries
+from tf_lwdgh.runs.constant_metrics import constant_metrics
 from tf_lwdgh.runs.pictures import RIGHT, WRONG, episode_picture
 from tf_lwdgh.runs.summaries import RunLog, read_metrics
+from tf_lwdgh.runs.tags import FIRST, HIGH, LOW, Tags
+
+ALL = Tags(per_layer=True)
 
 
 def _events(run_dir):
     accumulator = event_accumulator.EventAccumulator(
-        str(run_dir / "tensorboard"), size_guidance={"tensors": 0}
+        str(run_dir), size_guidance={"tensors": 0}
     )
     return accumulator.Reload()
 
@@ -39,7 +44,7 @@ def _restarted(run_dir, at: int) -> RunLog:
 
 def _scalars(run_dir) -> dict[int, dict[str, float]]:
     accumulator, found = _events(run_dir), {}
-    for tag in accumulator.SummaryMetadata("train/loss") and accumulator.Tags()["tensors"]:
+    for tag in accumulator.Tags()["tensors"]:
         if accumulator.SummaryMetadata(tag).plugin_data.plugin_name == "scalars":
             for event in accumulator.Tensors(tag):
                 value = float(tensor_util.make_ndarray(event.tensor_proto))
@@ -48,14 +53,65 @@ def _scalars(run_dir) -> dict[int, dict[str, float]]:
 
 
 def test_tensorboard_and_json_lines_hold_the_same_scalars(tmp_path):
-    with RunLog(tmp_path) as log:
+    with RunLog(tmp_path, tags=ALL) as log:
         log.scalars(1, {"train/loss": 1.25, "gci/a": 0.1})
         log.scalars(2, {"train/loss": 1.5})
     lines = {line.pop("step"): line for line in read_metrics(tmp_path)}
     events = _scalars(tmp_path)
     assert lines.keys() == events.keys()
     for step in lines:
-        assert events[step] == pytest.approx(lines[step])
+        assert events[step] == pytest.approx({ALL.of(name): v for name, v in lines[step].items()})
+
+
+def test_tensorboard_opens_on_loss_and_accuracy_and_leaves_out_units_and_constants(tmp_path):
+    values = {
+        "train/loss": 1.5, "val/accuracy": 0.5, "val/interval95": 0.125, "gci/conv1/kernel": 1.0,
+        "gci/total": 2.0, "learning_rate/outer": 0.1, "speed/tasks_per_second": 3.0,
+    }  # fmt: skip
+    with RunLog(tmp_path, tags=Tags(constant=("learning_rate/",))) as log:
+        log.scalars(1, values)
+    assert read_metrics(tmp_path) == [{"step": 1, **values}]
+    assert _scalars(tmp_path)[1] == {
+        "0_summary/train/loss": 1.5, "0_summary/val/accuracy": 0.5, "gci/total": 2.0,
+        LOW: 0.375, HIGH: 0.625, "speed/tasks_per_second": 3.0,
+    }  # fmt: skip
+    assert min(_events(tmp_path).Tags()["tensors"]).startswith(FIRST)
+
+
+CONSTANT = [
+    ((), {"learning_rate/outer"}),
+    (("Experiment.aggregator = @Mean()", "Experiment.explore = None"),
+     {"learning_rate/outer", "update_cosine/", "attention/", "attention_max/", "explore/"}),
+    (("LearningRate.decay = 'cosine'",), set()),
+    (("ExploreExploit.mode = 'fixed'", "ExploreExploit.transition = 1.0"),
+     {"learning_rate/outer", "update_cosine/", "attention/", "attention_max/", "explore/probability",
+      "explore/flag"}),
+    (("ExploreExploit.p_min = 0.5", "ExploreExploit.p_max = 0.5"),
+     {"learning_rate/outer", "explore/probability"}),
+    (("ExploreExploit.mode = 'off'", "META_BATCH_SIZE = 1"),
+     {"learning_rate/outer", "update_cosine/", "attention/", "attention_max/", "gci/", "conflict_rate/",
+      "strong_conflict_rate/", "explore/"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("params", "expected"), CONSTANT, ids=range(len(CONSTANT)))
+def test_what_cannot_change_is_known_by_the_settings_and_does_not(params, expected, tmp_path):
+    """Four steps of each experiment: what is said to be constant is, whatever its name begins with."""
+    short = ("convnet4.fused = False", "convnet4.blocks = 1", "InnerLoop.second_order = False")
+    assembly = tiny.build(tmp_path, *params, *short)
+    n_tasks = assembly.outer.meta_batch_size
+    found = set(constant_metrics(assembly.experiment, n_tasks))
+    assert found == expected
+    source = assembly.source("train")
+    batches = pipeline.meta_batches(source, assembly.episode, meta_batch_size=n_tasks, seed=0, end_step=4)
+    window = [assembly.meta_step(b, tf.constant(i, tf.int64)) for i, b in enumerate(batches)]
+    arrays = readback.read(window)
+    for start in found:
+        of_start = {name: a for name, a in arrays.items() if name.startswith(start)}
+        absent = {"attention_max/"} | ({"attention/", "explore/"} if not assembly.meta_step.explore else set())
+        assert of_start or start in absent, start
+        for name, array in of_start.items():
+            np.testing.assert_allclose(array, np.full_like(array, array.flat[0]), atol=2e-6, err_msg=name)
 
 
 def test_a_resume_drops_what_came_after_the_checkpoint_everywhere(tmp_path):
@@ -69,7 +125,7 @@ def test_a_resume_drops_what_came_after_the_checkpoint_everywhere(tmp_path):
     assert [(m["step"], m["train/loss"]) for m in read_metrics(tmp_path)] == [
         (1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0),
     ]  # fmt: skip
-    assert {s: v["train/loss"] for s, v in _scalars(tmp_path).items()} == {1: 1, 2: 2, 3: 3, 4: 40}
+    assert {s: v["0_summary/train/loss"] for s, v in _scalars(tmp_path).items()} == {1: 1, 2: 2, 3: 3, 4: 40}
 
 
 def test_a_run_that_starts_anew_drops_all_lines(tmp_path):
@@ -88,23 +144,25 @@ def test_a_value_that_is_not_finite_is_null_in_json(tmp_path):
 
 def test_histograms_images_text_and_charts_reach_tensorboard(tmp_path):
     png, size = episode_picture(*_episode(), n_way=2)
-    with RunLog(tmp_path) as log:
-        log.histograms(3, {"weights/a": np.array([0.25, 0.5, 0.25])})
+    with RunLog(tmp_path, tags=ALL) as log:
+        log.scalars(3, {"gci/a": 1.0})
+        log.histograms(3, {"attention/a": np.array([0.25, 0.5, 0.25]), "gci/a": np.ones(2)})
         log.image(3, "val/episode", png, size)
         log.text(0, "config/full", "    A.b = 1")
-        log.charts(charts.layout())
+        log.charts(charts.layout(ALL))
     accumulator = _events(tmp_path)
     plugins = {
         tag: accumulator.SummaryMetadata(tag).plugin_data.plugin_name
         for tag in accumulator.Tags()["tensors"]
     }
-    assert plugins["weights/a"] == "histograms"
+    assert plugins["attention/a"] == plugins["gci_histogram/a"] == "histograms"
+    assert plugins["gci/a"] == "scalars"
     assert plugins["val/episode"] == "images"
     assert plugins["config/full"] == "text"
     assert plugins["custom_scalars__config__"] == "custom_scalars"
-    buckets = tensor_util.make_ndarray(accumulator.Tensors("weights/a")[0].tensor_proto)
+    buckets = tensor_util.make_ndarray(accumulator.Tensors("attention/a")[0].tensor_proto)
     assert buckets[:, 2].sum() == 3
-    assert glob.glob(str(tmp_path / "tensorboard" / "events.*"))
+    assert glob.glob(str(tmp_path / "events.*"))
 
 
 def test_the_hparams_page_has_a_folder_of_its_own_with_the_results_and_no_list_of_columns(tmp_path):
@@ -113,7 +171,7 @@ def test_the_hparams_page_has_a_folder_of_its_own_with_the_results_and_no_list_o
         log.scalars(4, {"train/loss": 1.0})
         log.result(4, {"result/best_accuracy": 0.5})
         log.result(8, {"result/best_accuracy": 0.75})
-    found = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard" / "result")).Reload()
+    found = event_accumulator.EventAccumulator(str(tmp_path / "result")).Reload()
     assert set(found.Tags()["tensors"]) == {"_hparams_/session_start_info", "result/best_accuracy"}
     last = found.Tensors("result/best_accuracy")[-1]
     assert last.step == 8 and float(tensor_util.make_ndarray(last.tensor_proto)) == 0.75
@@ -122,7 +180,7 @@ def test_the_hparams_page_has_a_folder_of_its_own_with_the_results_and_no_list_o
     assert start.group_name == "r"
     assert start.hparams["InnerLoop.steps"].number_value == 5
     assert start.hparams["Experiment.aggregator"].string_value == "Mean"
-    assert set(_events(tmp_path).Tags()["tensors"]) == {"train/loss"}
+    assert set(_events(tmp_path).Tags()["tensors"]) == {"0_summary/train/loss"}
 
 
 def test_results_after_the_checkpoint_are_dropped_on_a_resume(tmp_path):
@@ -131,7 +189,7 @@ def test_results_after_the_checkpoint_are_dropped_on_a_resume(tmp_path):
             log.result(step, {"result/best_accuracy": step / 10})
     with _restarted(tmp_path, at=4) as log:
         log.result(6, {"result/best_accuracy": 0.6})
-    found = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard" / "result")).Reload()
+    found = event_accumulator.EventAccumulator(str(tmp_path / "result")).Reload()
     assert [e.step for e in found.Tensors("result/best_accuracy")] == [4, 6]
 
 
@@ -139,7 +197,7 @@ def test_hparams_are_what_the_files_and_the_command_bound_as_values(tmp_path):
     tiny.build(tmp_path, "LWDGH.temperature = 0.5", "InnerLoop.inner_lr = {'head': 0.1}")
     values = summaries.hparam_values(config.settings(), config.full_text())
     assert values["Experiment.aggregator"] == "LWDGH"
-    assert values["Experiment.explore"] == "ExploreExploit"
+    assert values["explore"] is True and "Experiment.explore" not in values
     assert values["Experiment.optimizer"] == "Adam"
     assert values["EpisodeConfig.n_way"] == 3  # a macro
     assert values["LWDGH.temperature"] == 0.5
@@ -158,30 +216,57 @@ def test_a_part_in_use_only_in_some_runs_is_a_hparam_of_those_alone(tmp_path):
 
     plain = ("Experiment.aggregator = @Mean()", "Experiment.explore = None")
     mean = values(*plain, "LWDGH.unit = 'layer'")
-    assert mean["Experiment.aggregator"] == "Mean" and mean["Experiment.explore"] == "None"
+    assert mean["Experiment.aggregator"] == "Mean" and mean["explore"] is False
     assert not any(name.startswith(("LWDGH.", "ExploreExploit.")) for name in mean)
     assert "ExploreExploit.transition" in values()
 
 
 def test_the_seed_is_a_hparam_even_where_nothing_binds_it():
     settings = {"Experiment.seed": "0", "InnerLoop.steps": "5"}
-    assert summaries.hparam_values(settings, "") == {"Experiment.seed": 0}
+    assert summaries.hparam_values(settings, "") == {"Experiment.seed": 0, "explore": False}
+
+
+def test_hparams_tell_lwdgh_from_lwdgh_with_explore_exploit(tmp_path):
+    def values(*params):
+        tiny.build(tmp_path, *params)
+        return summaries.hparam_values(config.settings(), config.full_text())
+
+    found = [values(), values("Experiment.explore = None"), values("ExploreExploit.mode = 'off'")]
+    assert [v["explore"] for v in found] == [True, False, False]
+    assert {v["Experiment.aggregator"] for v in found} == {"LWDGH"}
 
 
 def test_every_chart_shows_something_that_a_meta_step_or_a_validation_logs():
     tags = [
         "train/accuracy", "val/accuracy", "train/loss", "val/loss", "learning_rate/outer",
         "explore/probability", "speed/tasks_per_second", "update_cosine/conv1/kernel",
-        "weights_max/conv1/kernel",
+        "attention_max/conv1/kernel",
     ]  # fmt: skip
     for group in ("gci", "conflict_rate", "strong_conflict_rate", "gradient_norm"):
         tags += [f"{group}/total", f"{group}/conv1/kernel"]
-    shown = [
-        [t for t in tags if any(re.match(pattern, t) for pattern in chart.multiline.tag)]
-        for category in charts.layout().category for chart in category.chart
-    ]  # fmt: skip
+    tags = [ALL.of(tag) for tag in (*tags, "update_cosine/total", "attention_max/total")]
+    (band,), shown = _charts(ALL, tags)
     assert all(shown)
     assert sorted(sum(shown, [])) == sorted(tags)  # each in one chart
+    assert (band.value, band.lower, band.upper) == ("0_summary/val/accuracy", LOW, HIGH)
+
+
+def _charts(tags, names):
+    """The series of the chart with a band, and of each other chart those of some tags that it shows."""
+    found = [chart for category in charts.layout(tags).category for chart in category.chart]
+    bands = [chart.margin.series for chart in found if chart.HasField("margin")]
+    lines = [
+        [n for n in names if any(re.match(pattern, n) for pattern in chart.multiline.tag)]
+        for chart in found if chart.HasField("multiline")
+    ]  # fmt: skip
+    return bands[0], lines
+
+
+def test_there_is_no_chart_of_what_is_not_shown():
+    plain = charts.layout(Tags(constant=("learning_rate/outer", "explore/")))
+    _, progress = plain.category
+    titles = {chart.title for chart in progress.chart}
+    assert "accuracy" in titles and not {"outer learning rate", "probability of exploring"} & titles
 
 
 def _episode():
@@ -222,10 +307,18 @@ def test_an_update_that_is_not_finite_is_found():
 def test_scalars_are_means_over_the_window_weights_means_of_the_largest_and_matrices_left_out():
     arrays = {
         "train/loss": np.array([1.0, 2.0]),
-        "weights/a": np.array([[0.25, 0.75], [0.5, 0.5]]),
+        "attention/a": np.array([[0.25, 0.75], [0.5, 0.5]]),
         "cosines/a": np.ones([2, 2, 2]),
     }
-    assert readback.scalars(arrays) == {"train/loss": 1.5, "weights_max/a": 0.625}
+    found = readback.scalars(arrays)
+    assert found == {"train/loss": 1.5, "attention_max/a": 0.625, "attention_max/total": 0.625}
+
+
+def test_weights_and_cosines_of_the_update_have_a_mean_over_the_units():
+    arrays = {f"attention/{u}": np.array([[w, 1 - w]]) for u, w in (("a", 0.75), ("b", 0.5))}
+    arrays |= {"update_cosine/a": np.array([1.0]), "update_cosine/b": np.array([0.5])}
+    found = readback.scalars(arrays)
+    assert found["attention_max/total"] == 0.625 and found["update_cosine/total"] == 0.75
 
 
 def _window():
@@ -234,7 +327,7 @@ def _window():
         {
             "train/loss": tf.constant(float(i)),
             "explore/flag": tf.constant(float(i == 2)),
-            "weights/conv1/kernel": tf.constant([0.25, 0.75]),
+            "attention/conv1/kernel": tf.constant([0.25, 0.75]),
             "cosines/conv1/kernel": tf.fill([2, 2], float(i)),
         }
         for i in range(3)
@@ -243,11 +336,11 @@ def _window():
 
 def test_matrices_are_not_read_with_the_window_nor_made_histograms():
     arrays = readback.read(_window())
-    assert set(arrays) == {"train/loss", "explore/flag", "weights/conv1/kernel"}
-    assert arrays["weights/conv1/kernel"].shape == (3, 2)
-    assert set(readback.histograms([arrays, arrays])) == {"weights/conv1/kernel"}
+    assert set(arrays) == {"train/loss", "explore/flag", "attention/conv1/kernel"}
+    assert arrays["attention/conv1/kernel"].shape == (3, 2)
+    assert set(readback.histograms([arrays, arrays])) == {"attention/conv1/kernel"}
     assert readback.histograms([{**arrays, "cosines/a": np.ones([3, 2, 2])}]).keys() == {
-        "weights/conv1/kernel"
+        "attention/conv1/kernel"
     }
 
 

@@ -65,7 +65,7 @@ def test_every_step_has_one_line_with_the_promised_scalars(whole):
     lines = _lines(whole[0])
     assert [line["step"] for line in lines] == list(range(1, 13))
     for key in ("train/loss", "train/accuracy", "gci/conv1/kernel", "gci/total", "learning_rate/outer",
-                "weights_max/conv1/kernel", "explore/probability", "explore/flag",
+                "attention_max/conv1/kernel", "explore/probability", "explore/flag",
                 "gradient_norm/conv1/kernel", "gradient_norm/total", "update_cosine/conv1/kernel",
                 "conflict_rate/conv1/kernel", "conflict_rate/total", "strong_conflict_rate/total"):  # fmt: skip
         assert all(key in line for line in lines), key
@@ -74,7 +74,7 @@ def test_every_step_has_one_line_with_the_promised_scalars(whole):
 
 def test_the_run_folder_holds_what_it_should(whole):
     run_dir = whole[0]
-    assert {"config.gin", "operative.gin", "metrics.jsonl", "checkpoints", "best", "tensorboard"} <= {
+    assert {"config.gin", "operative.gin", "metrics.jsonl", "checkpoints", "best", "result"} <= {
         p.name for p in run_dir.iterdir()
     }
     assert sorted(os.listdir(run_dir / "checkpoints")) == ["step-00000008", "step-00000012"]
@@ -122,6 +122,8 @@ def test_a_finished_run_has_nothing_left_to_do(folder, whole):
     before = (whole[0] / "metrics.jsonl").read_bytes()
     _train(folder, "whole", printed=printed)
     assert "all 12 steps are done" in printed.getvalue()
+    said = printed.getvalue()
+    assert f"Experiment.start = '{whole[0]}'" in said and "epochs" not in said  # it explores
     assert (whole[0] / "metrics.jsonl").read_bytes() == before
 
 

@@ -104,7 +104,7 @@ def test_every_task_of_a_batch_is_judged_as_if_alone_with_its_own_ways(folder):
 
 def test_one_command_makes_one_table_of_all_sets(folder, run, capsys):
     args = types.SimpleNamespace(
-        run_dir=str(run), datasets=["patterns", "other", "small"], compare=None, read_tasks=None,
+        run_dir=str(run), datasets=["patterns", "other", "small"], compare=[], read_tasks=None,
         write_tasks=str(folder / "tasks"),
     )  # fmt: skip
     evaluate._each(args, {"data_dir": folder / "data", "gin_params": [FEW], "which": "best"})
@@ -133,7 +133,7 @@ def test_two_runs_are_compared_on_each_set(folder, run):
     second = judge.judge_each(run, list(tasks), tasks=tasks, which="last", **shared)
     results = [{name: result for name, (result, _) in found.items()} for found in (first, second)]
     text = dataset_table.text({"a": results[0], "b": results[1]})
-    assert text.splitlines()[0].endswith("| a, % accuracy | b, % accuracy | difference |")
+    assert text.splitlines()[0].endswith("| a, % accuracy | b, % accuracy | a − b |")
     assert text.count("paired over 6 tasks (the interval holds 0)") == 1  # its best is its last
 
 

@@ -70,7 +70,7 @@ def assert_hparams_hold(run_dir: pathlib.Path, best: dict) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams import metadata
 
-    events = EventAccumulator(str(run_dir / "tensorboard" / summaries.RESULT_FOLDER))
+    events = EventAccumulator(str(run_dir / summaries.RESULT_FOLDER))
     events.Reload()
     tags = events.PluginTagToContent("hparams")
     start = metadata.parse_session_start_info_plugin_data(tags[metadata.SESSION_START_INFO_TAG])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from tf_lwdgh.data.variable_episodes import VariableEpisodes
 from tf_lwdgh.learners.context import Context
 from tf_lwdgh.learners.losses import cross_entropy
 from tf_lwdgh.learners.meta_parameters import MetaParameters
+from tf_lwdgh.outer.answers import Answers
 from tf_lwdgh.outer.task_execution import TaskExecution
 from tf_lwdgh.types import Episode
 
@@ -141,12 +143,17 @@ class EvaluationResult:
       losses: [n] float64, nats.
       about: what was evaluated: task-list hash, learner, batch_norm, n_query, inner_steps, checkpoint …
       datasets: [n] names: which data set of a mixture each task is of; empty where there is one only.
+      answers: what became of the queries by class and confidence; None where that was not counted.
+      seconds_per_task: to adapt and predict, of a task of a batch whose tasks run side by side; batches
+        for which a graph was traced, such as the first, do not count. None where that leaves none.
     """
 
     accuracies: np.ndarray
     losses: np.ndarray
     about: dict[str, Any]
     datasets: Sequence[str] = ()
+    answers: Answers | None = None
+    seconds_per_task: float | None = None
 
     @property
     def mean(self) -> float:
@@ -186,12 +193,20 @@ class EvaluationResult:
             "interval95": self.interval95,
             "n_tasks": len(self.accuracies),
             **self.about,
+            **self._measured(),
             **({"by_dataset": self.by_dataset} if self.datasets else {}),
             "accuracies": self.accuracies.tolist(),
             "losses": self.losses.tolist(),
             **({"datasets": list(self.datasets)} if self.datasets else {}),
         }
         files.write_json(path, content)
+
+    def _measured(self) -> dict[str, float | None]:
+        seconds = {"seconds_per_task": self.seconds_per_task}
+        if self.answers is None:
+            return seconds
+        ece = self.answers.ece
+        return {"ece": ece if math.isfinite(ece) else None, **seconds}
 
 
 def _shown(part: dict[str, Any]) -> str:
@@ -265,10 +280,17 @@ class Evaluator(tf.Module):
         self.learner, self.parameters = learner, parameters
         self.inner_steps, self.n_way = inner_steps, n_way
         self.queries_per_call = queries_per_call
+        self.traces = 0
 
     @tf.function(reduce_retracing=True, autograph=False)
     def __call__(self, episodes: Episode) -> dict[str, tf.Tensor]:
-        """'loss' [T] in nats and 'predictions' [T, N*Q] int32 of T tasks; ragged, where their shapes vary."""
+        """What becomes of T tasks; ragged, where their shapes vary.
+
+        Returns:
+          'loss' [T] in nats, 'predictions' [T, N*Q] int32, and 'confidences' [T, N*Q] float32: the
+          probability of each prediction, by the softmax that the loss is of.
+        """
+        self.traces += 1
         learner, meta = self.learner, self.parameters.values()
         told = Context(self.parameters.model, n_way=self.n_way, steps=self.inner_steps)
 
@@ -284,12 +306,19 @@ class Evaluator(tf.Module):
             return {
                 "loss": tf.cast(cross_entropy(logits, episode.query_labels), tf.float32),
                 "predictions": tf.argmax(logits, -1, output_type=tf.int32),
+                "confidences": tf.reduce_max(tf.nn.softmax(tf.cast(logits, tf.float32)), -1),
             }
 
-        labels = tf.TensorSpec(episodes.query_labels.shape[1:], tf.int32)
-        if episodes.varies:
-            labels = tf.RaggedTensorSpec([None], tf.int32, ragged_rank=0)
-        signature = {"loss": tf.TensorSpec([], tf.float32), "predictions": labels}
+        def per_query(dtype: tf.DType) -> tf.TensorSpec | tf.RaggedTensorSpec:
+            if episodes.varies:
+                return tf.RaggedTensorSpec([None], dtype, ragged_rank=0)
+            return tf.TensorSpec(episodes.query_labels.shape[1:], dtype)
+
+        signature = {
+            "loss": tf.TensorSpec([], tf.float32),
+            "predictions": per_query(tf.int32),
+            "confidences": per_query(tf.float32),
+        }
         return TaskExecution().over(one, episodes, signature)
 
     def _in_calls(
@@ -313,6 +342,7 @@ def evaluate(
     about: dict[str, Any],
     *,
     datasets: Sequence[str] = (),
+    answers: Answers | None = None,
     progress: Callable[[int], None] = lambda n: None,
 ) -> EvaluationResult:
     """Runs all tasks.
@@ -322,17 +352,31 @@ def evaluate(
       tasks: batches of Episode.
       about: goes into the result.
       datasets: likewise, which data set of a mixture each task is of.
+      answers: counts the queries, and goes into the result; the tasks' classes must be known then.
       progress: is told the number of tasks of every batch done.
     """
-    accuracies, losses = [], []
+    accuracies, losses, seconds, timed = [], [], 0.0, 0
     for episodes in tasks:
+        traces, start = evaluator.traces, time.perf_counter()
         result = evaluator(episodes)
-        accuracies.append(_accuracies(result["predictions"], episodes.query_labels))
         losses.append(result["loss"].numpy().astype(np.float64))
+        if evaluator.traces == traces:
+            seconds, timed = seconds + time.perf_counter() - start, timed + len(losses[-1])
+        accuracies.append(_accuracies(result["predictions"], episodes.query_labels))
+        if answers is not None:
+            _count(answers, episodes, result)
         progress(len(losses[-1]))
     return EvaluationResult(
-        np.concatenate(accuracies), np.concatenate(losses), dict(about), tuple(datasets)
-    )
+        np.concatenate(accuracies), np.concatenate(losses), dict(about), tuple(datasets), answers,
+        seconds / timed if timed else None,
+    )  # fmt: skip
+
+
+def _count(answers: Answers, episodes: Episode, result: dict[str, tf.Tensor]) -> None:
+    """Counts the queries of each task, dense or ragged."""
+    per_query = (episodes.query_labels, result["predictions"], result["confidences"])
+    for task in zip(*(t.numpy() for t in (episodes.class_ids, *per_query)), strict=True):
+        answers.add(*task)
 
 
 def _accuracies(predictions: tf.Tensor, labels: tf.Tensor) -> np.ndarray:

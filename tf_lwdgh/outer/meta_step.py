@@ -146,7 +146,7 @@ class MetaStep(tf.Module):
           step: scalar int64, the global meta-step, counted from 0.
 
         Returns:
-          Metrics by 'group/name': scalars; 'weights/<unit>' [K], where the aggregator weights the tasks;
+          Metrics by 'group/name': scalars; 'attention/<unit>' [K], where the aggregator weights the tasks;
           'cosines/<unit>' [K, K].
         """
         self.traces += 1
@@ -169,7 +169,7 @@ class MetaStep(tf.Module):
         )
         aggregated = self._aggregate(tasks, clock)
         metrics = self.report.measure(tasks, aggregated.gradients) | aggregated.metrics
-        metrics |= {f"weights/{unit}": w for unit, w in aggregated.weights.items()}
+        metrics |= {f"attention/{unit}": w for unit, w in aggregated.weights.items()}
         metrics |= self._update_metrics(aggregated.gradients)
         self._apply(aggregated.gradients)
         self._average_statistics(outcome.statistics, collective)

@@ -20,6 +20,8 @@ class TrainerConfig:
       val_tasks: tasks of a validation, always the same.
       val_inner_steps: steps of the inner loop in validation; None: as in training.
       val_seed: of the validation tasks.
+      per_layer: whether TensorBoard also has lines and histograms of every unit (layer or variable). Pictures
+        show the units, and metrics.jsonl has their lines, either way.
     """
 
     log_every: int = 10
@@ -29,6 +31,7 @@ class TrainerConfig:
     val_tasks: int = 200
     val_inner_steps: int | None = 10
     val_seed: int = 0
+    per_layer: bool = False
 
     def __post_init__(self) -> None:
         limits = {"log_every": 1, "validate_every": 0, "checkpoint_every": 1, "val_tasks": 2}

@@ -76,12 +76,12 @@ def conflict_of_step(step: int, metrics: readback.Metrics) -> tuple[str, bytes, 
     Returns:
       A tag for TensorBoard, a PNG, and its size.
     """
-    cosines, weights = readback.by_unit(metrics, "cosines"), readback.by_unit(metrics, "weights")
+    cosines, weights = readback.by_unit(metrics, "cosines"), readback.by_unit(metrics, "attention")
     if not cosines and not weights:
         return None
     explored = float(metrics.get("explore/flag", 0)) > 0
     note = ": explored, the update is the mean" if explored else ""
-    tag = "conflict/cosines" if cosines else "conflict/weights"
+    tag = "conflict/cosines" if cosines else "conflict/attention"
     return tag, *conflict_picture(cosines, weights, f"meta-step {step}{note}")
 
 

@@ -10,17 +10,17 @@ from typing import Any
 from tf_lwdgh import files
 from tf_lwdgh.data import pipeline, store, task_lists
 from tf_lwdgh.data.batches import Batches
+from tf_lwdgh.data.class_names import class_names
 from tf_lwdgh.data.dataset_config import DatasetConfig, checked_names
 from tf_lwdgh.data.episodes import EpisodeConfig
 from tf_lwdgh.data.mixtures import Spec
 from tf_lwdgh.data.task_files import Tasks
-from tf_lwdgh.data.variable_task_lists import VARIABLE
 from tf_lwdgh.learners import Learner
+from tf_lwdgh.outer.answers import Answers
 from tf_lwdgh.outer.evaluation import Evaluation, EvaluationResult, Evaluator, evaluate
-from tf_lwdgh.runs import checkpoints, experiment
+from tf_lwdgh.runs import checkpoints, evaluation_files, experiment
 from tf_lwdgh.runs.experiment import Assembly
 from tf_lwdgh.runs.progress import Progress, StepClock
-
 
 
 def load_checkpoint(
@@ -74,7 +74,7 @@ def judge(
     tasks: Tasks | None = None,
     show: bool = True,
 ) -> tuple[EvaluationResult, Tasks]:
-    """Evaluates a run with its own settings and writes the result into its folder.
+    """Evaluates a run with its own settings and writes the result, with its tables, into its folder.
 
     Args:
       run_dir: the run.
@@ -101,6 +101,53 @@ def judge(
     evaluator = _evaluator(assembly, settings)
     job = _job(assembly, evaluator.learner, settings, run_dir, which, manifest, tasks, gin_files)
     return job.run(evaluator, settings, show), job.tasks
+
+
+def check_comparable(
+    run_dirs: Sequence[str],
+    names: Sequence[str] = (),
+    *,
+    data_dir: str | os.PathLike[str],
+    gin_params: Sequence[str] = (),
+    gin_files: Sequence[str] = (),
+    which: str = "best",
+) -> None:
+    """Makes sure, before any task runs, that runs can be judged on the same tasks.
+
+    Args:
+      run_dirs: the runs; each must have its checkpoint.
+      names: the data sets to judge on, where they are not the run's own.
+
+    Raises:
+      ValueError: a run is named twice; a setting is wrong; or the data set, the tasks' shape or the images'
+        is another than the first run's.
+      FileNotFoundError: no such run, checkpoint or data set.
+    """
+    places = [os.path.realpath(run_dir) for run_dir in run_dirs]
+    if len(set(places)) < len(places):
+        raise ValueError(f"--compare must name other runs, each once. Received: {', '.join(run_dirs)}.")
+    first: dict[str, Any] = {}
+    for run_dir in run_dirs:
+        settings = _settings(run_dir, gin_params, gin_files)
+        other = names[0] if names else settings.dataset
+        dataset = None if other is None else DatasetConfig(other, None)
+        assembly, _ = _load(run_dir, data_dir, gin_params, which, dataset)
+        _evaluator(assembly, settings)
+        shape, image = assembly.evaluation_episode(settings), assembly.image
+        told = {
+            "data set": assembly.spec.name,
+            "data set fingerprint": assembly.spec.fingerprint,
+            "image shape": image.shape,
+            "kind of tasks": type(shape).__name__,
+            **dataclasses.asdict(shape),
+        }
+        first = first or told
+        for what, ours in first.items():
+            if told[what] != ours:
+                raise ValueError(
+                    f"--compare: all runs must have the same {what}. Received: {run_dirs[0]} has {ours!r}, "
+                    f"{run_dir} has {told[what]!r}."
+                )
 
 
 def judge_each(
@@ -242,9 +289,8 @@ def _job(
     about = _about(assembly, learner, settings, tasks, run_dir, which, manifest)
     if gin_files:
         about |= {"on_top": list(gin_files), "trained_learner": manifest["learner"]}
-    path = os.path.join(run_dir, "evaluation", _file_name(about))
-    files.check_writable(path)
-    return _Job(assembly, tasks, about, path)
+    files.check_writable(evaluation_files.path(run_dir, about))
+    return _Job(assembly, tasks, about, os.fspath(run_dir), manifest["step"])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -255,28 +301,33 @@ class _Job:
       assembly: the experiment, on the tasks' data set.
       tasks: the tasks.
       about: goes into the result.
-      path: where that is kept.
+      run_dir: where that is kept.
+      step: of the checkpoint.
     """
 
     assembly: Assembly
     tasks: Tasks
     about: dict[str, Any]
-    path: str
+    run_dir: str
+    step: int
 
     def run(self, evaluator: Evaluator, settings: Evaluation, show: bool) -> EvaluationResult:
         """Runs the tasks and keeps the result."""
         result = self._evaluate(evaluator, settings, show)
         try:
-            result.write(self.path)
+            evaluation_files.write(self.run_dir, result, self.step)
         except OSError as error:
             raise OSError(f"{result}\nThis could not be kept: {error}") from error
         return result
 
     def _evaluate(self, evaluator: Evaluator, settings: Evaluation, show: bool) -> EvaluationResult:
-        dataset = _batches(self.assembly, settings, self.tasks)
-        datasets = self.tasks.datasets(self.assembly.spec)
+        dataset, spec = _batches(self.assembly, settings, self.tasks), self.assembly.spec
+        told = {
+            "datasets": self.tasks.datasets(spec),
+            "answers": Answers(class_names(spec, self.tasks.split, self.tasks.config)),
+        }
         if not show:
-            return evaluate(evaluator, dataset, self.about, datasets=datasets)
+            return evaluate(evaluator, dataset, self.about, **told)
         clock = StepClock(1)
         with Progress(total=len(self.tasks), tasks_per_step=1, unit="task", every=10.0) as progress:
             clock.start()
@@ -286,7 +337,7 @@ class _Job:
                 clock.count(n)
                 progress.report(tasks_per_second=clock.tasks_per_second())
 
-            return evaluate(evaluator, dataset, self.about, datasets=datasets, progress=advance)
+            return evaluate(evaluator, dataset, self.about, **told, progress=advance)
 
 
 def _batches(assembly: Assembly, settings: Evaluation, tasks: Tasks) -> Batches:
@@ -319,26 +370,3 @@ def _about(
         **calls,
         "task_list_sha256": tasks.sha256,
     }
-
-
-def _file_name(about: dict[str, Any]) -> str:
-    parts = (
-        *_on_top(about),
-        about["dataset"] if "trained_on" in about else "",
-        about["split"],
-        VARIABLE if about["n_way"] == VARIABLE else f"{about['n_way']}way{about['k_shot']}shot",
-        "" if about["inner_steps"] is None else f"{about['inner_steps']}steps",
-        about["batch_norm"],
-        f"{about['queries_per_call']}percall" if "queries_per_call" in about else "",
-        about["checkpoint"].split()[0],
-        about["task_list_sha256"][:8],
-    )
-    return "_".join(filter(None, parts)) + ".json"
-
-
-def _on_top(about: dict[str, Any]) -> list[str]:
-    """The learner's name and the gin files' where some went on top of the run, none of them twice."""
-    stems = [os.path.splitext(os.path.basename(path))[0] for path in about.get("on_top", ())]
-    learner = about["learner"]
-    others = [s for s in stems if s.replace("_", "").lower() != learner.lower()]
-    return [learner, *others] if stems else []

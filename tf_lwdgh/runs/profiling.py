@@ -30,9 +30,10 @@ def choose_steps(done: int, total: int) -> range:
     """
     left = total - done
     if left < 2:
+        advice = "Take another --run_dir." if done else "Set more OuterLoop.epochs."
         raise ValueError(
             "--profile needs at least two steps, since the first, which builds the graph, is left "
-            f"out. {left} of {total} are left. Set more EPOCHS, or another --run_dir."
+            f"out. {left} of {total} are left. {advice}"
         )
     first = done + max(1, min(_FIRST, left - _COUNT))
     return range(first, min(first + _COUNT, total))
@@ -44,7 +45,7 @@ class Profiler:
     What lies between the steps, such as a validation, is in the profile as well, but in no step.
 
     Args:
-      run_dir: the run's folder; TensorBoard finds a profile only beside events, in tensorboard/.
+      run_dir: the run's folder; TensorBoard finds a profile only beside events.
       steps: the meta-steps, counted from 0; none: does nothing.
       note: is told where the profile lies.
     """
@@ -75,7 +76,7 @@ class Profiler:
             return
         if not self._running:
             tf.test.experimental.sync_devices()  # the steps before stay out of it
-            tf.profiler.experimental.start(os.path.join(self._run_dir, "tensorboard"))
+            tf.profiler.experimental.start(self._run_dir)
             self._running = True
         with tf.profiler.experimental.Trace(EVENT, step_num=number + 1, _r=1):
             yield
@@ -94,7 +95,7 @@ class Profiler:
         except tf.errors.OpError as error:
             self._note(f"the profile could not be written: {error}")
             return
-        folder = os.path.join(glob.escape(self._run_dir), "tensorboard", "plugins", "profile")
+        folder = os.path.join(glob.escape(self._run_dir), "plugins", "profile")
         written = glob.glob(os.path.join(folder, "*"))
         if self._end > self.steps.start and written:
             self._note(

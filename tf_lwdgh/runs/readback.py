@@ -9,7 +9,7 @@ import tensorflow as tf
 
 Arrays = dict[str, np.ndarray]
 Metrics = dict[str, tf.Tensor]
-_PER_TASK = ("weights/",)  # groups whose metrics hold one value a task
+_PER_TASK = ("attention/",)  # groups whose metrics hold one value a task
 _PER_PAIR = ("cosines/",)  # one value a pair of tasks
 
 
@@ -42,7 +42,7 @@ def to_show(window: Sequence[Metrics], first_step: int) -> tuple[int, Metrics]:
 
 
 def by_unit(metrics: Metrics, group: str) -> Arrays:
-    """What one meta-step gave as 'group/<unit>', by unit; 'weights' is [K] and 'cosines' [K, K]."""
+    """What one meta-step gave as 'group/<unit>', by unit; 'attention' is [K] and 'cosines' [K, K]."""
     prefix = f"{group}/"
     found = {key: value for key, value in metrics.items() if key.startswith(prefix)}
     return {key.removeprefix(prefix): value.numpy() for key, value in found.items()}
@@ -71,15 +71,20 @@ def check_finite(arrays: Arrays, first_step: int) -> None:
 def scalars(arrays: Arrays) -> dict[str, float]:
     """The window's mean of every metric; of the tasks' weights the mean of the largest.
 
-    Matrices are left out: the mean of all pairs' cosines says nothing.
+    Matrices are left out: the mean of all pairs' cosines says nothing. Two groups that are measured by unit
+    alone have '…/total' too, the mean over the units: 'attention_max' and 'update_cosine'.
     """
-    values = {}
+    values: dict[str, float] = {}
     for key, array in arrays.items():
         if key.startswith(_PER_TASK):
             group, _, unit = key.partition("/")
             values[f"{group}_max/{unit}"] = float(np.mean(array.max(-1), dtype=np.float64))
         elif not key.startswith(_PER_PAIR):
             values[key] = float(np.mean(array, dtype=np.float64))
+    for group in ("attention_max", "update_cosine"):
+        of_units = [value for key, value in values.items() if key.startswith(f"{group}/")]
+        if of_units:
+            values[f"{group}/total"] = float(np.mean(of_units))
     return values
 
 

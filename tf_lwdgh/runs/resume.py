@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tf_lwdgh.runs.summaries import explores
+
 # Bindings that change no number that is trained or logged under a step. ConflictReport.cosines says
 # whether some are logged at all; ConflictReport.threshold changes them.
 HARMLESS = (
     "PipelineConfig.", "Evaluation.", "Threads.", "MultiWorker.", "TrainerConfig.keep_checkpoints",
-    "TaskExecution.parallel_tasks", "InnerLoop.memory", "ConflictReport.cosines",
+    "TaskExecution.parallel_tasks", "InnerLoop.memory", "ConflictReport.cosines", "TrainerConfig.per_layer",
 )  # fmt: skip
 LENGTH = "OuterLoop.epochs"
 
@@ -21,7 +23,7 @@ def differences(
 
     More epochs are no difference where nothing before the old end depends on the run's length: the
     learning rate is constant, and there is no explore-exploit schedule. Nothing else asks the clock how
-    long the run is; what one day does belongs in `_extends`. Nor is a setting that is None where there was
+    long the run is; what one day does belongs in `_depends_on_length`. Nor is a setting that is None where there was
     none of that name: what a later version added stands at what it was without.
     """
     found = []
@@ -63,11 +65,23 @@ def check(
     changed = differences(manifest["settings"], settings)
     if changed:
         lines = [f"  {name}: was {_shown(a)}, now {_shown(b)}" for name, a, b in changed]
+        if any(name == LENGTH and a and b and int(b) > int(a) for name, a, b in changed):
+            advice += f" {how_to_train_on(manifest['settings'], run_dir)}"
         raise ValueError(
             f"the run in {run_dir!r} was started with other settings:\n"
             + "\n".join(lines)
             + f"\n{advice}"
         )
+
+
+def how_to_train_on(settings: Mapping[str, str], run_dir: str) -> str:
+    """How to train further than to the end of a run with these settings: in the way that will be accepted."""
+    if not _depends_on_length(settings):
+        return f"More epochs: --gin_param='{LENGTH} = …'."
+    return (
+        "Its schedules depend on its length, so that it can't be made longer; to train on from what it has "
+        f"learned, start a new run with another --run_dir and --gin_param=\"Experiment.start = '{run_dir}'\"."
+    )
 
 
 def _changed_sets(manifest: Mapping[str, Any], data: Mapping[str, Any]) -> str:
@@ -88,12 +102,15 @@ def _part(described: Mapping[str, Any] | None) -> str:
 
 
 def _extends(old: Mapping[str, str], new: Mapping[str, str]) -> bool:
-    explores = new.get("ExploreExploit.mode", "'off'") != "'off'"
+    return int(new[LENGTH]) >= int(old[LENGTH]) and not _depends_on_length(new)
+
+
+def _depends_on_length(settings: Mapping[str, str]) -> bool:
     rate_moves = (
-        new.get("LearningRate.decay", "'constant'") != "'constant'"
-        or float(new.get("LearningRate.warmup", 0)) > 0
+        settings.get("LearningRate.decay", "'constant'") != "'constant'"
+        or float(settings.get("LearningRate.warmup", 0)) > 0
     )
-    return int(new[LENGTH]) >= int(old[LENGTH]) and not (explores or rate_moves)
+    return explores(settings) or rate_moves
 
 
 def _shown(value: str | None) -> str:

@@ -17,16 +17,18 @@ from typing import Any, TextIO
 
 import tensorflow as tf
 
-from tf_lwdgh import config, files
+from tf_lwdgh import command_line, config, files
 from tf_lwdgh.data import pipeline
 from tf_lwdgh.data.mixtures import Mixture
 from tf_lwdgh.outer import strategies
-from tf_lwdgh.runs import charts, checkpoints, readback, resume, start, summaries
+from tf_lwdgh.runs import charts, checkpoints, introduction, readback, resume, start, summaries
 from tf_lwdgh.runs.config import TrainerConfig
 from tf_lwdgh.runs.conflict_picture import conflict_of_step
+from tf_lwdgh.runs.constant_metrics import constant_metrics
 from tf_lwdgh.runs.experiment import CONFIG_FILE, Assembly
 from tf_lwdgh.runs.profiling import Profiler, choose_steps
 from tf_lwdgh.runs.progress import Progress, StepClock
+from tf_lwdgh.runs.tags import FIRST, Tags
 from tf_lwdgh.runs.validation import Validation
 from tf_lwdgh.types import Episode
 
@@ -82,6 +84,8 @@ class Trainer:
         self.at = self._restore()
         self.workers.agree({"checkpoint to go on from": str(self.at)}, _SHARED_FOLDER)
         self._since_histogram: list[readback.Arrays] = []
+        constant = constant_metrics(assembly.experiment, assembly.outer.meta_batch_size)
+        self._tags = Tags(self.settings.per_layer, tuple(constant))
 
     def run(
         self,
@@ -105,8 +109,8 @@ class Trainer:
         progress = progress or self._progress()
         if self.at.step >= total:
             progress.note(
-                f"{self.run_dir}: all {total} steps are done; nothing is left to train. More epochs: "
-                "--gin_param='EPOCHS = …'."
+                f"{self.run_dir}: all {total} steps are done; nothing is left to train. "
+                + resume.how_to_train_on(self._gin_settings, self.run_dir)
             )
             return self.at
         validation = self._validation()
@@ -131,7 +135,7 @@ class Trainer:
         """The run's log, for the one process that writes; None for the others."""
         if not self.workers.is_chief:
             return contextlib.nullcontext()
-        return summaries.RunLog(self.run_dir, resumed_at=self.at.step)
+        return summaries.RunLog(self.run_dir, resumed_at=self.at.step, tags=self._tags)
 
     def _loop(self, batches, validation, log, progress, profiler, stop) -> None:
         clock = StepClock(self.assembly.outer.meta_batch_size)
@@ -236,7 +240,7 @@ class Trainer:
     def _draw(self, log, validation: Validation, window: list, first_step: int) -> None:
         task = validation.picture(self.at.step)
         if task is not None:
-            log.image(self.at.step, "val/episode", *task)
+            log.image(self.at.step, f"{FIRST}/val/episode", *task)
         picture = conflict_of_step(*readback.to_show(window, first_step))
         if picture is not None:
             log.image(self.at.step, *picture)
@@ -320,10 +324,12 @@ class Trainer:
     def _introduce(self, log: summaries.RunLog) -> None:
         """Writes what the run is: its settings as a file, as text and as HParams."""
         files.write(os.path.join(self.run_dir, CONFIG_FILE), config.full_text())
+        told = introduction.markdown(self.assembly, self._gin_settings, command_line.command())
+        log.text(self.at.step, f"{FIRST}/run", told)
         log.text(self.at.step, "config/full", summaries.gin_as_markdown(config.full_text()))
         if self._started is not None:
             log.text(self.at.step, "config/start", start.describe(self._started))
-        log.charts(charts.layout())
+        log.charts(charts.layout(self._tags))
         values = summaries.hparam_values(self._gin_settings, config.full_text())
         folder, name = os.path.split(os.path.abspath(self.run_dir))
         log.hparams(values, f"{name} ({os.path.basename(folder)})")  # TensorBoard cuts long names
