@@ -88,11 +88,20 @@ MISTAKES = [
     ("train", ["--gin_file=tiny.gin", "--gin_param=LWDG.unit=1"], "Did you mean LWDGH"),
     ("train", ["--gin_file=tiny.gin", "--gin_param=Mean.unit='layer'"], "nothing .* uses Mean.unit"),
     ("train", ["--gin_file=tiny.gin", "--gin_param=SEED=4"], "Experiment.seed: was 0, now 4"),
-    ("train", ["--gin_file=tiny.gin", "--gin_param=DatasetConfig.name = photos"], "quote it: DatasetConfig.name = 'photos'"),
-    ("train", ["--gin_file=tiny.gin", "--gin_param=Experiment.learner = @convnet4"], "Received: .*learner = @convnet4[.]"),
+    (
+        "train", ["--gin_file=tiny.gin", "--gin_param=DatasetConfig.name = photos"],
+        "quote it: DatasetConfig.name = 'photos'",
+    ),  # fmt: skip
+    (
+        "train", ["--gin_file=tiny.gin", "--gin_param=Experiment.learner = @convnet4"],
+        "Received: .*learner = @convnet4[.]",
+    ),  # fmt: skip
     ("train", ["--gin_file=tiny.gin", "--gin_param=Experiment.backbone = @MAML()"], "Received: .*backbone = MAML"),
     ("train", ["--gin_file=tiny.gin", "--gin_param=Experiment.optimizer = 3"], "Experiment.optimizer must be"),
-    ("train", ["--gin_file=tiny.gin", "--gin_param=Evaluation.n_query = 99"], "on split 'test' .*class 'test-0' has 12"),
+    (
+        "train", ["--gin_file=tiny.gin", "--gin_param=Evaluation.n_query = 99"],
+        "on split 'test' .*class 'test-0' has 12",
+    ),  # fmt: skip
     ("evaluate", ["--run_dir=runs/tiny", "--gin_param=N_WAY = 2"], "stay the training's 3.*Bind Evaluation.n_way = 2"),
     ("export", ["--run_dir=runs/tiny", "--output=out", "--gin_param=N_WAY = 2"], "Bind Evaluation.n_way = 2"),
     ("predict", [], "--model is missing"),

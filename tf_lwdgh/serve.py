@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from absl import app, flags
 
@@ -41,11 +42,12 @@ def define_flags() -> None:
     flags.DEFINE_string("host", "127.0.0.1", "The address to listen at; 0.0.0.0 is every one.")
     flags.DEFINE_integer("port", 8501, "The port to listen at; 0 chooses a free one.")
     for field in dataclasses.fields(Limits):
-        define = flags.DEFINE_float if isinstance(field.default, float) else flags.DEFINE_integer
-        define(field.name, field.default, field.metadata["help"])
+        default: Any = field.default
+        define = flags.DEFINE_float if isinstance(default, float) else flags.DEFINE_integer
+        define(field.name, default, field.metadata["help"])
 
 
-def serve(model: str | None, name: str | None, host: str, port: int, limits: dict[str, float]) -> None:
+def serve(model: str | None, name: str | None, host: str, port: int, limits: dict[str, Any]) -> None:
     """Serves as the flags say, until a signal ends it.
 
     Raises:

@@ -30,6 +30,7 @@ is gone (start all of them again), 130 interrupted.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from absl import app, flags

@@ -163,7 +163,8 @@ def test_the_command_shrinks_by_default_and_says_how_to_go_on(tmp_path, monkeypa
     assert decoded(raw.records(tmp_path / "data/photos")["train"]["a"][0]).shape == (128, 256, 3)
     assert "train 2 classes / 4 images" in out and "; nothing was skipped\n" in out
     assert "tasks of train: up to 2 ways, k_shot + n_query up to 2\n" in out
-    assert "train: python -m tf_lwdgh.train --gin_file=gin/folder.gin --gin_param=\"DatasetConfig.name = 'photos'\"" in out
+    named = "--gin_param=\"DatasetConfig.name = 'photos'\""
+    assert f"train: python -m tf_lwdgh.train --gin_file=gin/folder.gin {named}" in out
     assert "predict with" not in out
     out, _ = run(tmp_path, monkeypatch, capsys, "--overwrite", "--longest_side=0", "--resize=crop")
     assert decoded(raw.records(tmp_path / "data/photos")["train"]["a"][0]).shape == (300, 300, 3)

@@ -234,7 +234,8 @@ def test_crop_is_kept_with_the_classifier(run, tmp_path):
     first, _ = run(save=path, resize="crop")
     assert first != run()[0]
     assert run(support=None, load=path)[0] == first == run(support=None, load=path, resize="crop")[0]
-    with pytest.raises(ValueError, match="--resize must be 'crop', as .*classifier.npz was learned. Received: 'stretch'"):
+    rule = "--resize must be 'crop', as .*classifier.npz was learned. Received: 'stretch'"
+    with pytest.raises(ValueError, match=rule):
         run(support=None, load=path, resize="stretch")
 
 
@@ -279,7 +280,8 @@ def test_a_class_without_a_readable_photo_is_refused_and_its_files_are_named(run
     shutil.copytree(photos / "support", tmp_path / "s")
     for path in (tmp_path / "s/red").iterdir():
         path.write_bytes(b"broken")
-    with pytest.raises(ValueError, match="(?s)--support: every class .*none for 'red'.*skipped 2:.*0.jpg: the image is"):
+    rule = "(?s)--support: every class .*none for 'red'.*skipped 2:.*0.jpg: the image is"
+    with pytest.raises(ValueError, match=rule):
         run(support=str(tmp_path / "s"))
 
 

@@ -6,7 +6,7 @@ import collections
 import glob
 import io
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,6 @@ from PIL import Image
 
 from tf_lwdgh.converters import folders, pictures
 from tf_lwdgh.converters.problems import Problems
-
 
 _LONGEST = 1024  # pixels of a bitmap: some times what a model looks at
 
@@ -100,7 +99,7 @@ def find_classes(
     return files
 
 
-def refuse_empty(by_class: dict[str, Sequence], *, flag: str) -> None:
+def refuse_empty(by_class: Mapping[str, Sequence], *, flag: str) -> None:
     """Raises ValueError where a class has no image."""
     empty = [name for name, images in by_class.items() if not images]
     if empty:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import warnings
@@ -33,13 +34,13 @@ def draw(answers: Answers, title: str) -> Picture:
     figure = Figure(figsize=(13, 6.2), dpi=90)
     canvas = FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=12, parse_math=False)
-    left, right = figure.add_gridspec(
+    grid = figure.add_gridspec(
         1, 2, width_ratios=(1.2, 1), left=0.17, right=0.97, bottom=0.25, top=0.87, wspace=0.3
     )
-    _matrix(figure.add_subplot(left), answers)
-    above, below = right.subgridspec(2, 1, height_ratios=(4, 1), hspace=0.12)
-    reliability = figure.add_subplot(above)
-    _reliability(reliability, figure.add_subplot(below, sharex=reliability), answers)
+    _matrix(figure.add_subplot(grid[0]), answers)
+    parts = grid[1].subgridspec(2, 1, height_ratios=(4, 1), hspace=0.12)
+    reliability = figure.add_subplot(parts[0])
+    _reliability(reliability, figure.add_subplot(parts[1], sharex=reliability), answers)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for the letter
@@ -95,10 +96,10 @@ def _matrix(axis: Axes, answers: Answers) -> None:
 
 def _reliability(axis: Axes, counts: Axes, answers: Answers) -> None:
     bins, edges = answers.bins, np.arange(N_BINS) / N_BINS
-    width = {"width": 1 / N_BINS, "align": "edge", "edgecolor": "white"}
+    bar = functools.partial(Axes.bar, width=1 / N_BINS, align="edge", edgecolor="white")
     known = bins.count > 0
     left, right = edges[known], edges[known] + 1 / N_BINS
-    axis.bar(left, bins.accuracy[known], color=_RIGHT, label="share that were right", **width)
+    bar(axis, left, bins.accuracy[known], color=_RIGHT, label="share that were right")
     axis.hlines(bins.confidence[known], left, right, _CONFIDENT, linewidth=3, label="mean confidence")
     axis.plot([0, 1], [0, 1], color="#777777", linestyle="--", linewidth=1)
     axis.set(xlim=(0, 1), ylim=(0, 1))
@@ -109,7 +110,7 @@ def _reliability(axis: Axes, counts: Axes, answers: Answers) -> None:
         f"{100 * answers.accuracy:.1f} % right",
         fontsize=10,
     )
-    counts.bar(edges, bins.count / answers.n_queries, color="#999999", **width)
+    bar(counts, edges, bins.count / answers.n_queries, color="#999999")
     counts.set(xlabel="confidence", ylabel="share")
 
 

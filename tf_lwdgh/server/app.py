@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 import tf_lwdgh
 from tf_lwdgh.server import few_shot, site, tensorflow_serving
@@ -52,10 +53,12 @@ async def _expire(service: Service) -> None:
         service.store.expire()
 
 
-async def _refused(_: Request, refusal: Refused) -> JSONResponse:
+async def _refused(_: Request, refusal: Exception) -> JSONResponse:
+    assert isinstance(refusal, Refused)
     return JSONResponse({"error": refusal.message}, refusal.status, refusal.headers)
 
 
 async def _by_framework(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
     status = error.status_code
     return JSONResponse({"error": _PHRASES[status]}, status, getattr(error, "headers", None))

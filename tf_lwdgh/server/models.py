@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import time
+from collections.abc import Mapping
 
 import numpy as np
 from google.protobuf import json_format
@@ -153,6 +154,6 @@ def _batch_of_one(value: np.ndarray) -> np.ndarray:
     return np.asarray(value)[None]
 
 
-def _kept_in(signature: Signature, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _kept_in(signature: Signature, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Of these inputs those that a signature takes: a converter's graph has no tensor that it does not use."""
     return {name: inputs[name] for name in signature.inputs}

@@ -33,7 +33,7 @@ def to_arrays(signature: Signature, given: Any, limits: Limits) -> dict[str, np.
     if not isinstance(given, dict) or set(given) == {_B64}:
         if len(signature.inputs) != 1:
             raise Refused(400, "inputs must be an object with a value a name.")
-        given = {name: given for name in signature.inputs}
+        given = dict.fromkeys(signature.inputs, given)
     if set(given) != set(signature.inputs):
         raise Refused(
             400,

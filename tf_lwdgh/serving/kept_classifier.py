@@ -67,8 +67,8 @@ def write(
         "model": {"fingerprint": fingerprint(model), **{n: metadata.get(n) for n in _TOLD}},
     }  # fmt: skip
     buffer = io.BytesIO()
-    named = {_TENSOR + name: tensor for name, tensor in kept.tensors.items()}
-    np.savez(buffer, **{_ABOUT: np.array(json.dumps(about))}, **named)
+    named: dict[str, Any] = {_TENSOR + name: tensor for name, tensor in kept.tensors.items()}
+    np.savez(buffer, **{_ABOUT: np.array(json.dumps(about)), **named})
     files.write(path, buffer.getvalue())
 
 
