@@ -175,6 +175,7 @@ def test_an_evaluation_prints_all_that_a_number_needs_and_keeps_every_task(folde
         (repr(_run), "@_run"), (repr(argparse.ArgumentParser.error), "@error"), (repr(Progress), "@Progress"),
         (repr(object()), "@object()"), (repr(threading.Lock()), "<unlocked _thread.lock object>"),
     ],
+    ids=["function", "method", "class", "object", "lock"],
 )  # fmt: skip
 def test_messages_hold_no_address(capsys, shown, plain):
     with pytest.raises(SystemExit):

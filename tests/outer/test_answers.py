@@ -81,7 +81,7 @@ def test_ece_is_that_of_a_loop_over_the_bins(example):
     total = 0.0
     for b in range(N_BINS):
         inside = (confidences > b / N_BINS) & (confidences <= (b + 1) / N_BINS)
-        assert answers.bins.count[b] == inside.sum()
+        assert answers.bins.counts[b] == inside.sum()
         if inside.any():
             right = (labels == predictions)[inside].mean()
             total += inside.mean() * abs(right - confidences[inside].mean())

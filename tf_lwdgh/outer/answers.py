@@ -38,21 +38,21 @@ class Pairs(NamedTuple):
 
     classes: np.ndarray
     taken_for: np.ndarray
-    count: np.ndarray
+    counts: np.ndarray
     chances: np.ndarray  # the class's queries in tasks that held both
 
     @property
     def wrong(self) -> Pairs:
         """Those of two classes, most frequent first, and of equally frequent the larger share first."""
         kept = Pairs(*(a[self.classes != self.taken_for] for a in self))
-        order = np.lexsort((kept.chances, -kept.count))
+        order = np.lexsort((kept.chances, -kept.counts))
         return Pairs(*(a[order] for a in kept))
 
 
 class Bins(NamedTuple):
     """The queries by their confidence, arrays of [N_BINS]; NaN where a bin is empty."""
 
-    count: np.ndarray
+    counts: np.ndarray
     accuracy: np.ndarray
     confidence: np.ndarray
 

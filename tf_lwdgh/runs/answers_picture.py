@@ -71,7 +71,7 @@ def shares(answers: Answers, classes: list[int]) -> np.ndarray:
     row, column = place[pairs.classes], place[pairs.taken_for]
     shown = (row >= 0) & (column >= 0)
     matrix = np.zeros([len(classes)] * 2)
-    matrix[row[shown], column[shown]] = (pairs.count / pairs.chances)[shown]
+    matrix[row[shown], column[shown]] = (pairs.counts / pairs.chances)[shown]
     return matrix
 
 
@@ -97,7 +97,7 @@ def _matrix(axis: Axes, answers: Answers) -> None:
 def _reliability(axis: Axes, counts: Axes, answers: Answers) -> None:
     bins, edges = answers.bins, np.arange(N_BINS) / N_BINS
     bar = functools.partial(Axes.bar, width=1 / N_BINS, align="edge", edgecolor="white")
-    known = bins.count > 0
+    known = bins.counts > 0
     left, right = edges[known], edges[known] + 1 / N_BINS
     bar(axis, left, bins.accuracy[known], color=_RIGHT, label="share that were right")
     axis.hlines(bins.confidence[known], left, right, _CONFIDENT, linewidth=3, label="mean confidence")
@@ -110,7 +110,7 @@ def _reliability(axis: Axes, counts: Axes, answers: Answers) -> None:
         f"{100 * answers.accuracy:.1f} % right",
         fontsize=10,
     )
-    bar(counts, edges, bins.count / answers.n_queries, color="#999999")
+    bar(counts, edges, bins.counts / answers.n_queries, color="#999999")
     counts.set(xlabel="confidence", ylabel="share")
 
 

@@ -65,7 +65,7 @@ def _class_rows(answers: Answers) -> Iterable[Sequence[object]]:
 
 
 def _pair(names: Sequence[str], wrong: Pairs, at: int) -> tuple[str, int, float]:
-    count, chances = int(wrong.count[at]), int(wrong.chances[at])
+    count, chances = int(wrong.counts[at]), int(wrong.chances[at])
     return names[wrong.taken_for[at]], count, count / chances
 
 
@@ -83,7 +83,7 @@ def _worst(answers: Answers) -> list[str]:
 def _most_confused(answers: Answers) -> list[str]:
     wrong, names = answers.pairs.wrong, answers.names
     found = []
-    for at in range(min(_SHOWN, len(wrong.count))):
+    for at in range(min(_SHOWN, len(wrong.counts))):
         other, count, share = _pair(names, wrong, at)
         chances = f"{100 * share:.0f} % of {wrong.chances[at]:,}"
         found.append(f"{names[wrong.classes[at]]} for {other} {count:,} times ({chances})")

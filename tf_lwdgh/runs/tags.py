@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 FIRST = "0_summary"
 LOW, HIGH = "interval95/val/accuracy_low", "interval95/val/accuracy_high"
@@ -46,7 +46,7 @@ class Tags:
         """What is shown of metrics, by tag; of a validation also both ends of its interval."""
         found = {tag: value for name, value in values.items() if (tag := self.of(name)) is not None}
         if _INTERVAL in values:
-            mean, half = values["val/accuracy"], values[_INTERVAL]
+            mean, half = cast(Any, values["val/accuracy"]), cast(Any, values[_INTERVAL])
             found |= {LOW: mean - half, HIGH: mean + half}
         return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
@@ -61,7 +61,7 @@ class _Collector:
         self.ended = False
         self._most = most
 
-    def callbacks(self) -> dict[str, object]:
+    def callbacks(self) -> Any:
         names = (
             "on_part_begin", "on_header_field", "on_header_value", "on_header_end", "on_part_data",
             "on_part_end", "on_end",

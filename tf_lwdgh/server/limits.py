@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 MEBI = 1 << 20
 
 
-def _limit(default: float, told: str) -> dataclasses.Field:
+def _limit(default: Any, told: str) -> Any:
     return dataclasses.field(default=default, metadata={"help": told})
 
 
