@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Packaging; pinned versions stand in requirements.txt, ranges of them in tf_lwdgh/versions.py."""
 
 import pathlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Milliseconds of one aggregation, ours and TorchJD's, on the same gradients [K, D] as one unit.
 
     python -m bench.aggregation --peer_python .venv-torchjd/bin/python --out docs/aggregation_speed.json

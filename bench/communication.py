@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the replicas of a run send each other in a meta-step, on paper: bytes by method and model.
 
     python -m bench.communication

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A converter at full size: images/s, CPU seconds, peak memory, bytes and files; killed midway, and again.
 
     python -m bench.conversion --set mini --form cache --folder /tmp/full --out mini.json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ways, shots and queries of tasks of varying shape, of data sets that are given by their descriptions alone.
 
     python -m bench.episode_statistics --specs=DIR --tasks=1500

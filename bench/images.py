@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real images for the benchmark: the training split of a converted data set as one .npy file.
 
     python -m bench.images --dataset=tiny_imagenet --out=tiny_imagenet.npy

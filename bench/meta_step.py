@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ours against the peers, in turn (A B A B …), after a check that they compute the same gradients.
 
     python -m bench.meta_step --peers_python PATH --out docs/benchmark.json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Seconds of a meta-step of every learner (with the mean) and every aggregator (with MAML), beside MAML + mean.
 
     python -m bench.method_speed --out docs/method_speed.json

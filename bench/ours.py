@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tf_lwdgh as a contestant of the benchmark."""
 
 from __future__ import annotations

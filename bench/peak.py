@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The machine's float32 peak: the fastest of NumPy's and TensorFlow's 4096³ products, all cores."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """P1: images/s of the input pipeline alone, of a torchvision-style loader, and the share of time a step waits.
 
     python -m bench.pipeline --peers_python PATH --out docs/pipeline.json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draws the ratios of one or more reports, all workloads in one picture.
 
     python -m bench.plots docs/benchmark.json … docs/benchmark.png

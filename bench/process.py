@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A contestant's process: started, asked for steps, and measured from outside with its children."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Our step's time and peak memory against tasks, shots, queries and inner steps, in both memory modes.
 
     python -m bench.scaling --out docs/scaling.json --plot docs/scaling.png

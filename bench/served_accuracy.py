@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Accuracy of exported models by how queries come: a balanced batch, one by one, class by class.
 
     python -m bench.served_accuracy --data_dir=data exported/inductive exported/transductive

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A server under load, some of it hostile: latencies, memory, and whether each answer is its caller's own.
 
     python -m bench.served_load exported/demo --seconds=120

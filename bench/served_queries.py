@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Time and memory of an exported model by the number of queries in a call.
 
     python -m bench.served_queries exported/demo --queries=1,100,10000

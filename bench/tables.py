@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Prints the benchmarks' reports as Markdown tables.
 
     python -m bench.tables docs/benchmark.json docs/scaling.json docs/method_speed.json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Our step's time as processes of one machine join in, each with tasks of its own: apart, and as one run.
 
     python -m bench.weak_scaling --out docs/weak_scaling.json

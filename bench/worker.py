@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every contestant's process does: read commands as JSON lines, answer each with one.
 
 Needs Python and NumPy alone, so that it runs in each peer's own environment.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The benchmark's workloads: shapes, random arrays and weights that every contestant gets, and FLOPs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every test may count on: no gin binding or handler of another test; and how their graphs are run."""
 
 import gc

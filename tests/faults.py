@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What may go wrong, tried at length: every trial says what was promised, and what happened.
 
     make test-faults

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs commands in turn, each in a fork of one process that has imported TensorFlow and not started it.
 
 Reads [[module, [argument, ...]], ...] as JSON, and prints [[exit code, standard error], ...].

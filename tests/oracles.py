@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Slow, independent derivations in float64 that the package's numerics are checked against."""
 
 from __future__ import annotations

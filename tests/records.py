@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tiny record data sets for tests, written through the store's own write path."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs commands on a disk that is full, read-only or refuses large files, and then again on a good one.
 
     python -m tests.small_disk FOLDER                               (a limit on the size of files)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Values against annotations: what fits, in which words it is refused, and every setting there is."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The entry points as a user meets them: help, clean errors, training, evaluation and comparison."""
 
 from __future__ import annotations

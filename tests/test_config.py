@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Wrong gin names and values get one clear message that says what was probably meant."""
 
 from __future__ import annotations

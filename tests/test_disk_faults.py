@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A full or read-only disk: one line and a code of its own; nothing half-written; then it goes on."""
 
 from __future__ import annotations

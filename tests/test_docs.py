@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The documents' Python runs: the methods that they define learn, aggregate, train, evaluate and export."""
 
 import pathlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Damaged data as a user meets it: what the doctor says, and how training stops."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every gin file loads; every experiment builds, alone and with every fragment on top of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The shape of the repository: rooms and floors, which way imports point, sizes of files, versions in one place."""
 
 from __future__ import annotations
@@ -237,3 +238,10 @@ def test_scripts_can_be_run_and_pytest_is_strict():
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg")
     assert "--strict-markers" in settings["tool:pytest"]["addopts"]
+
+
+def test_every_source_file_names_its_license():
+    files = [p for folder in ("tf_lwdgh", "tests", "tools", "bench") for p in (ROOT / folder).rglob("*.py")]
+    files += [*(ROOT / "tools").glob("*.sh"), ROOT / "setup.py", ROOT / ".ci/run"]
+    line = "# SPDX-License-Identifier: Apache-2.0"
+    assert [str(p) for p in files if line not in p.read_text(encoding="utf-8").splitlines()[:2]] == []

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """docs/methods.md says what the classes say, of every one of them."""
 
 import pathlib

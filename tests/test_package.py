@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The package as it is installed: its gin files by name, its commands, and what importing it imports."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The interface for Python as docs/python.md shows it, and what the doctor says of what that leaves."""
 
 from __future__ import annotations

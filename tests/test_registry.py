@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Methods are found by their files, and those of a user's own module by gin's import."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The run's clock: epochs, and streams of random keys that a restart does not change."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A tiny experiment for tests: a data set of noisy patterns, and gin text that trains in moments."""
 
 from __future__ import annotations

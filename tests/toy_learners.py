@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small learners that no file of the package knows, for tests of what every learner may count on."""
 
 from __future__ import annotations

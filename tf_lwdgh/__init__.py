@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Few-shot meta-learning in TensorFlow with layer-wise dynamic gradient harmonization (LWDGH).
 
 From Python, `import tf_lwdgh as fs` offers `fs.train`, `fs.load_run`, `fs.export` and `fs.load_exported`

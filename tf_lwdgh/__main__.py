@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`tf-lwdgh <command> …`, or `python -m tf_lwdgh <command> …`: all commands by one name.
 
 `tf-lwdgh train …` is `python -m tf_lwdgh.train …`, the same program.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Holds settings to their annotations: a value of another kind is refused by name, before it does harm.
 
 Checked are plain annotations as settings have them: bool, int, float, str, None, unions, literals,

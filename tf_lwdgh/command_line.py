@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the entry points share: flags, and errors as one clean message instead of a traceback."""
 
 from __future__ import annotations

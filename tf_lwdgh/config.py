@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The only door to gin: registering, reading files and bindings, and writing snapshots."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A full, read-only or failing disk: told from other errors, whoever wrote, and said in one line."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Examines an installation, settings, data sets, runs and exports, and says what is wrong and what mends it.
 
 Examples:

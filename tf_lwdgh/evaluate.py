@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evaluates a run on test tasks: mean accuracy ± 95 % interval, with the run's own settings.
 
 Examples:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Exports a run as a SavedModel that learns a new task inside its graph, without this package.
 
 Examples:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files that appear whole, under their name, or not at all."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lists what a --gin_file may name: experiments, and what goes on top of them, with a line each.
 
 Examples:

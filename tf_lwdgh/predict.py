@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From folders of photos to answers: an exported model learns new classes and names what other photos show.
 
 Examples:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Finds the methods of a room by its files: a new method is a new file, and no list names it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Serves an exported model over HTTP: TensorFlow Serving's REST contract, kept classifiers, and a page.
 
 Examples:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Conducts a study: trains methods × settings × seeds, judges all on the same tasks, and writes the report.
 
 Examples:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trains an experiment that gin files describe; run again, it goes on where it stopped.
 
 Examples:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The values that pass between the rooms: plain tuples of tensors, and the run's clock.
 
 Shape letters, used throughout the package: T tasks of a meta-batch on one replica, K tasks on all

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The versions that the package works with: setup.py, and whoever examines an installation, read them here.
 
 A range reaches from the lowest version that was tried (tools/test_versions.sh) to below the next major one.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Prepares data sets of ours for TensorFlow Datasets."""
 
 import pathlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Converts a folder tree of images to records."""
 
 import pathlib

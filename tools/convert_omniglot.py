@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Converts Omniglot's official archives to records."""
 
 import pathlib

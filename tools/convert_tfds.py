@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Converts a set of TensorFlow Datasets to records."""
 
 import pathlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Converts tiered-ImageNet, in any of its forms, to records."""
 
 import pathlib

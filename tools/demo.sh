@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # The main job on the built-in data set: make it, train, evaluate, export. Run again, it reuses all that
 # is there. PY is the interpreter; further arguments go to the training, such as --gin_param='EPOCHS = 9'.
 set -euo pipefail

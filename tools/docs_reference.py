@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A hook of MkDocs: a page a room of the package, made of its docstrings, below Reference."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes docs/methods.md from what the aggregators and learners say of themselves.
 
 python tools/document_methods.py          writes it

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes the built-in data set `glyphs`."""
 
 import pathlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ranks the layers of a run by its tasks' conflicts, and prints the bindings that move the leaders.
 
 python tools/rank_layers.py --run_dir=runs/maml --count=2            the 2 with the most conflicts

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Makes .venv with the pinned requirements; does nothing where it is up to date.
 # PYTHON=python3.12 chooses the interpreter; by default the first of python3, python3.13, ... that fits.
 set -euo pipefail

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Runs ruff, mypy and all tests; with arguments pytest alone, on those. PY is the interpreter.
 set -euo pipefail
 cd "$(dirname "$0")/.."

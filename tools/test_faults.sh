@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Tries at length what may go wrong; each trial says what was promised and what happened.
 set -euo pipefail
 cd "$(dirname "$0")/.."

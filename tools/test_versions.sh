@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Tries the package, installed as a wheel in fresh environments, with the lowest and the highest versions
 # that tf_lwdgh/versions.py allows: makes data, trains 2 steps, evaluates, exports, predicts, examines.
 #   bash tools/test_versions.sh            both

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Prototypical networks with easyfsl, as its notebooks train them: a support set processed, queries scored, a loss.
 
 Its scores are −‖z − c‖, where the paper's logits are −‖z − c‖²: they are squared here, so that both train

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """torchvision-style loading: PNG files opened by PIL one by one, as `ImageFolder` and `ToTensor` do.
 
 torchvision itself is not needed: `ImageFolder` is PIL's open and convert, `ToTensor` a division by 255.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MAML with `higher`, as its README writes it: `innerloop_ctx` and a differentiable optimizer."""
 
 from __future__ import annotations

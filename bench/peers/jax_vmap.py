@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MAML in JAX as its documentation writes it: pure functions, `grad` in `grad`, `vmap` over tasks, `jit`."""
 
 from __future__ import annotations

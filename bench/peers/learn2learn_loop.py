@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """learn2learn's MAML algorithm without the package, which does not build on Python 3.11 and later.
 
 As `learn2learn.algorithms.MAML`: clone the parameters, `autograd.grad(create_graph=True)`, update the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MAML with torch.func, after PyTorch's own tutorial: `grad` inside `grad`, a loop or `vmap` over tasks."""
 
 from __future__ import annotations

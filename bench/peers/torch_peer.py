@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the PyTorch peers share: the backbones, LWDGH, Adam, and our names and shapes of variables."""
 
 from __future__ import annotations

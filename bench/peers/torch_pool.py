@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The expert's PyTorch: one process a core, one thread each, tasks dealt out, gradients in shared memory.
 
 The benchmark starts it with glibc's allocator told to keep freed memory, which is a good part of its speed.

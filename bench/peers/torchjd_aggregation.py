@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """TorchJD's aggregators, timed on one matrix: run in an environment with torch and torchjd[full].
 
     python bench/peers/torchjd_aggregation.py J.npy 20

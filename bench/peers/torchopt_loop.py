@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MAML with TorchOpt, as its tutorial writes it: MetaSGD, and the network's state put back for each task."""
 
 from __future__ import annotations

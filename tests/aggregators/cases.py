@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What each aggregator promises: a case for each variant of its settings; the tests run over them.
 
 A new aggregator needs a case here: its oracle, and which of the properties it has.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gradients for the aggregators' tests: two layers of two variables; calls to aggregate them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each aggregator from its definition in float64 NumPy: rows [K, D] to an update [D] of mean scale.
 
 They share nothing with the package's solvers: minima over the simplex and the dual cone come from

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Aggregates on one and on several CPU replicas; prints the largest differences by aggregator as JSON.
 
 A program of its own, since the number of logical devices is fixed when TensorFlow starts. All run on two

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The report of the tasks' conflict, against NumPy."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every aggregator of the registry: published values, oracles, the properties that it promises."""
 
 import numpy as np

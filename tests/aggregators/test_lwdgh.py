@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """LWDGH and its conflict index: values against a float64 NumPy oracle, by hand, on ugly inputs."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The aggregators that draw: functions of seed and step, with the stated distribution."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Settings and numbers of tasks that have no meaning are refused, with the gin binding's name."""
 
 import numpy as np

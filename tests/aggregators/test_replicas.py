@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Replicas with a part of the tasks each give what one gives with all, and the same on all of them."""
 
 import json

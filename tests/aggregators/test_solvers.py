@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The small problems behind the aggregators: optimal to 1e-8, by SciPy and by enumeration."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is known of the tasks' gradients: mean, Gram matrices, weighted sums, units."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every aggregator on what breaks naive code: zeros, copies, opposites, extreme scales, many tasks.
 
 The inputs of one number of tasks are the units of one call, so that none may spoil its neighbours.

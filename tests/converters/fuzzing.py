@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Made-up pickles, archives, lists and images: read, or refused by an error that is foreseen.
 
     python -m tests.converters.fuzzing --inputs 20000

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Raw data sets made small: pixels, image files, and the records that came of them."""
 
 import pathlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """No member of an archive leaves the target folder; nothing is left behind."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CIFAR-FS and FC100: all forms give the right classes; names only where they are known."""
 
 import pickle

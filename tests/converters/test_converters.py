@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Converters: every form of a data set, made small, gives the right records; damage is named."""
 
 import os

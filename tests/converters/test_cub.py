@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CUB-200-2011: the three splits, the cut to the boxes, and the official tables' damage."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Some hundreds of made-up inputs of each kind; `fuzzing` reads as many as one likes."""
 
 import os

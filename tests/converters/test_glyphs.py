@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The built-in data set: deterministic, new scripts in test, no look-alikes, made once."""
 
 import numpy as np

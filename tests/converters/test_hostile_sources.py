@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small sources that ask for much: refused by name before they are obeyed, and nothing is left."""
 
 import bz2

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Folders of photographs become records that train fast, and what was left out or is too little is said."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Photos are found by file, folder and pattern, and read as training would see them."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every kind of image file becomes what it shows, byte for byte where training sees that, or is refused."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pickles are not run: hostile ones are refused by name, honest ones of all ages load."""
 
 import collections

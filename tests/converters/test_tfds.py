@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From TensorFlow Datasets: any set by name, its classes dealt to splits, its encoded images as they are."""
 
 import itertools

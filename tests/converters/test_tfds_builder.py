@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """For TensorFlow Datasets: the builder gives our records and glyphs, and they come back as they were."""
 
 import pickle

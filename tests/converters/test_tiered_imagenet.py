@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tiered-ImageNet: the authors' PNG pickles, the .npz and ILSVRC's files give the same right records."""
 
 import io

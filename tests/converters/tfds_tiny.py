@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small image classification set for TensorFlow Datasets, made of noise: its pictures are known here."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """croissant.json: mlcroissant finds nothing wrong, and reads from it what the spec says."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Damaged, swapped and undecodable records: named by file, class and record, however images are kept."""
 
 from __future__ import annotations

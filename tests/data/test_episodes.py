@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Episodes: what they hold, how they are drawn, what is refused."""
 
 from __future__ import annotations

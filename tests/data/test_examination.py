@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Examinations find every fault, say where it is, and go on."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Descriptions of data sets that no converter wrote: refused by name, in bounded memory and time."""
 
 from __future__ import annotations

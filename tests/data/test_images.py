@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Decoding, resizing, normalisation and augmentation, against NumPy and Pillow."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The index beside the records: kept, used, rebuilt, and done without."""
 
 from __future__ import annotations

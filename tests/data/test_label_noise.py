@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Wrong labels: how many, that they are wrong, and that nothing else changes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Folders of records as Meta-Dataset's converters leave them, imitated: JPEG images, and its three forms of spec."""
 
 from __future__ import annotations

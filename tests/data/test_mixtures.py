@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Mixtures of data sets: shares, tasks of one set each, pixels as of each set alone."""
 
 from __future__ import annotations

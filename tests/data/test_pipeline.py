@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From record files to meta-batches: the same to the bit, however they are made."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Working folders of conversions: gone at the end, gone after a kill, and left alone while in use."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Records and specs: what is written is read back, foreign specs load, halves are refused."""
 
 import dataclasses

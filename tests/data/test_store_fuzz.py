@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Specs, record files and indices that chance made: taken whole, or refused by their own error.
 
 Each of the tests below tries EXAMPLES inputs; STORE_FUZZ_EXAMPLES sets another number.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tasks of varying ways and shots: the rule in NumPy, published statistics, groups of classes, lists, pixels."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The meta-learner LSTM in NumPy, coordinate by coordinate, from given gradients and losses."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ANIL, BOIL and FOMAML: what moves, what is MAML's, and what of the outer gradient is left."""
 
 import numpy as np

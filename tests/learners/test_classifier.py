@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ordinary classification against its definition in NumPy, and the learners that compare its features."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every learner of the registry promises, on a case a learner; a new one needs a case here.
 
 Most runs eagerly, since tracing takes more time than such small tasks do.

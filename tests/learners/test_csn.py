@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Conditionally shifted neurons against their equations, unit by unit."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DynamicNet against its equation in NumPy, and what its training task is."""
 
 from __future__ import annotations

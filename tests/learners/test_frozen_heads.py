@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The heads that are learned on frozen features: against loops and minima of NumPy's and SciPy's."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The graph network: its size, its edges, and what its answers depend on."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """HSML: its representation, tree and gates against NumPy, MAML where the gates are open, orders, sizes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """iMAML: the solver, the curvature, a quadratic's closed form, and slopes of the minimum."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The inner loop on losses written out in NumPy: its steps, sharpness, and what the outer gradient reaches."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MAML++: each of its pieces by itself, and what is left of it without them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Matching networks against their definition in NumPy."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Meta-Curvature: its transform against the definition in NumPy, MAML at the identity, facts."""
 
 import numpy as np

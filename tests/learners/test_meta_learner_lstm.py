@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The meta-learner LSTM against itself in NumPy, gradient descent where its gates are fixed, its facts."""
 
 import numpy as np

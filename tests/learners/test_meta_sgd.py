@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Meta-SGD: its rates' gradients against their closed form, MAML where all are alike, its facts."""
 
 import numpy as np

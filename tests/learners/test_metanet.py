@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MetaNet: its size, its fast weights, and answers by them written out query by query."""
 
 from __future__ import annotations

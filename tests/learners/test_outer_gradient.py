@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Outer gradients against an independent reverse sweep and against finite differences, in float64."""
 
 import functools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Networks of a learner's own: their variables are trained, averaged, kept and told from the backbone's."""
 
 from __future__ import annotations

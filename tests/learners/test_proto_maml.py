@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Proto-MAML: the prototypical network it starts as, the way through the prototypes, its facts."""
 
 import dataclasses

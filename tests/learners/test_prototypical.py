@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Prototypical networks against their definition, and their kinship with others."""
 
 from __future__ import annotations

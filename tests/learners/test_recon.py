@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recon's reading: which layers move, and the learners that it then is."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The mixture of initialisations: MAML where it is one, shares, answers, and how it grows."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Relation networks: their size, their loss, their statistics and what they are indifferent to."""
 
 from __future__ import annotations

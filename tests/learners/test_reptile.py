@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reptile against its definition written out in NumPy, and its minibatches."""
 
 from __future__ import annotations

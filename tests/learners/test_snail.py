@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SNAIL: its size, and its reading of the support set once for all queries, against whole sequences."""
 
 from __future__ import annotations

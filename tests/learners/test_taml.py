@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """TAML: the measures of inequality against published values, and the coupled objective."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """UNICORN-MAML: classes in any order, and the head at zero that its one vector amounts to."""
 
 import math

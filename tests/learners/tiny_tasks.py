@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tiny tasks and networks in float64 for the learners' tests, and the checks that these share."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keras models that can't be a backbone are refused, and the message says which layer and why."""
 
 from __future__ import annotations

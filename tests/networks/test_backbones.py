@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Backbones: published sizes, shapes, saving, and the functional view."""
 
 import keras

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Dropout: off without a key, a pure function of the key with one, and right in the mean."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keras models as backbones: what is replaced, what is kept, and derivatives to second order."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Low-precision products: float32 sums on any device, decided where the operation will be."""
 
 import numpy as np

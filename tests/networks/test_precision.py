@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lower precision: scaled losses, gradients close to float64's, parameters that stay float32."""
 
 import pathlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The all-reduces in the graph of a meta-step, by what each process lays out for them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trains the tiny experiment on one and on two CPU replicas; prints both runs' losses as JSON.
 
 A program of its own, since the number of logical devices is fixed when TensorFlow starts.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real processes of one cluster over loopback, forked from a program that has imported TensorFlow."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs meta-steps on one and on several CPU replicas and prints the largest differences as JSON.
 
 A program of its own, since the number of logical devices is fixed when TensorFlow starts.

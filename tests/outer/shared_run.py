@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs of one, two and three processes, one of them killed; what they found is written as JSON.
 
     python -m tests.outer.shared_run FOLDER

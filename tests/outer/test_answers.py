@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Counts of answers against slow oracles that go through the queries one by one."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who takes part in a run of several processes: TF_CONFIG, Slurm's variables, and what is refused."""
 
 from __future__ import annotations

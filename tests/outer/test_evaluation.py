@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evaluation against slow oracles: intervals, per-task accuracies, paired differences."""
 
 from __future__ import annotations

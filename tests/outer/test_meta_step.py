@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The meta-step: what it updates, how often it is traced, and that replicas change nothing."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several processes share a run over loopback: the numbers, who reads and writes what, and a lost one."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The learning-rate schedules against their formulas, and the optimizers by name."""
 
 from __future__ import annotations

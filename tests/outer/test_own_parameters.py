@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A learner's own meta-parameters, and losses that couple the tasks, on a learner defined in the tests."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs over several replicas: trained end to end they log what a run on one device logs."""
 
 import json

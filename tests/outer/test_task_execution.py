@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ways over the tasks: each gives the outer gradients of the independent reverse sweep."""
 
 import numpy as np

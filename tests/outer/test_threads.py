@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Thread pools: what they become for one task and for several, and what says so."""
 
 from __future__ import annotations

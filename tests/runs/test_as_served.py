@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A checkpoint judged as a server may be asked, and the figures that an export finds again."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints: whole or absent, verified, the newest whole one wins."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The picture of the tasks' conflict: colours, numbers and bars at their places at any size."""
 
 from __future__ import annotations

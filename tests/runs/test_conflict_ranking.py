@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ranking layers by conflict: counts worked out by hand, and a run that was trained."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an evaluation leaves: tables against an oracle that asks the learner task by task; comparisons of runs."""
 
 from __future__ import annotations

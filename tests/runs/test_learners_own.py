@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A learner's own meta-parameters in a run: kept, gone on with to the bit, and evaluated."""
 
 from __future__ import annotations

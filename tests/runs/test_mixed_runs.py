@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs on a mixture of two data sets with wrong labels: stop and resume, accuracy by set, other test sets."""
 
 from __future__ import annotations

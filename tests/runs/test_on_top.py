@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Other learners on what a run has learned, without training: judged and exported."""
 
 from __future__ import annotations

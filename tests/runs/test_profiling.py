@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The profile of a run: it holds the steps that were asked for, and changes none of them."""
 
 from __future__ import annotations

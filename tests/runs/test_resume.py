@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which changes of the settings a run may be continued with."""
 
 from __future__ import annotations

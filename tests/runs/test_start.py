@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A run that starts from what another run, an export or a file of Keras's has learned."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One writer: TensorBoard and metrics.jsonl say the same, also after a resume."""
 
 from __future__ import annotations

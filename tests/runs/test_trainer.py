@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The trainer: what it leaves behind, and that a stop, a crash or a kill changes nothing."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs on tasks of varying ways and shots: training to the bit after a stop, and one table over several data sets."""
 
 from __future__ import annotations

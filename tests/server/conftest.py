@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the tests of this folder share: one export, and one model loaded from it as a server does."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Servers for tests: in this process, of the real model or of one that does as it is told."""
 
 from __future__ import annotations

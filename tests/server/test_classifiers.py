@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The store of kept classifiers: how many, how large, how old."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hostile senders at a real socket: each is cut off or refused, and the next caller is answered."""
 
 from __future__ import annotations

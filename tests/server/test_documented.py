@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What docs/serving.md says of the server: its commands work as written, its table has the defaults."""
 
 from __future__ import annotations

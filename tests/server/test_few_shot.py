@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Classifiers by names: learned from forms, asked, listed, let go; nobody's support set is another's."""
 
 from __future__ import annotations

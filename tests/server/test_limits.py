@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a server refuses before the model sees it: sizes, numbers of images and pixels, queue and time."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The page in a browser: pictures into classes, queries, answers; by the mouse, the keyboard and a dialog."""
 
 from __future__ import annotations

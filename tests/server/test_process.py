@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command: it listens before the model is there, answers, and ends in order."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """TensorFlow Serving's REST contract, with the real model."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Learners as SavedModels, for the tests of this folder."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever structure a learner returns becomes a flat dict of readable names, and comes back."""
 
 from __future__ import annotations

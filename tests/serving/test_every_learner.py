@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every learner as a SavedModel: it answers there as it does here, in one call or kept."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The export program: what it prints, and what it refuses."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Besides uint8 images of one task: encoded images, batches of tasks, many queries."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A learned classifier can be kept: the same bits later as in one call, and clear refusals."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Exported models: the same predictions without this package, and clear refusals."""
 
 from __future__ import annotations

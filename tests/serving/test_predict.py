@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From folders of photos to answers: the table, the page, a kept classifier, and what is refused."""
 
 from __future__ import annotations

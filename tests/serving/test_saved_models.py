@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Saving: whole folders or none, and what a run's settings make of an export."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The measurement of exported models: the same queries, asked for in three ways."""
 
 from __future__ import annotations

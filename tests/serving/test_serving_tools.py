@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Other programs take an export: TensorFlow Serving's requests, saved_model_cli, Keras, LiteRT."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """After a refusal of any kind, every function still answers another thread."""
 
 from __future__ import annotations

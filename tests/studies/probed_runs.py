@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run folders as training leaves them, made without training; and probes made up from random numbers."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Studies from gin: what a cell is made of, and what is refused."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every study in gin/studies: it reads, every cell of it builds, and it says what the paper says."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The probe against gradients derived by hand in float64, and that it draws and reads what it says."""
 
 from __future__ import annotations

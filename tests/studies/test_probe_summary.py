@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Correlations within meta-batches, against SciPy and a resampling written as a loop."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ray's tasks: nothing lost and nothing run twice when a worker is killed; Ctrl-C saves."""
 
 from __future__ import annotations

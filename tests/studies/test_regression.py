@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The line of least squares, against SciPy."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tables and the report: numbers against NumPy, and what is said of what is missing."""
 
 import csv

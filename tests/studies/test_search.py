@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A search: what it tries, what comes of it, and that it can be stopped and gone on with."""
 
 from __future__ import annotations

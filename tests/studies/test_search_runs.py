@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A search that trains: the test split waits until it is over."""
 
 from __future__ import annotations

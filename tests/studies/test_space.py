@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a search tunes: wrong spaces are named, gin makes right ones."""
 
 from __future__ import annotations

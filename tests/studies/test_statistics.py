@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Intervals over seeds and tasks: by hand, against simulation, and against other models."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small study from its gin file to its report, by the real commands; and what a second start does."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A job in its processes: done, failed, diverged, stopped, killed; and many of them side by side."""
 
 import json

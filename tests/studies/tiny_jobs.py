@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Jobs that train in moments, for tests of what runs them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Studies for tests: of gin text, of fake commands, and of results made up."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The aggregators of the tasks' outer gradients, a file each; `ALL` has them by name."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Aligned multi-task learning (Senushkin et al. 2023): gradients made orthogonal and equal."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every aggregator is: the tasks' gradients in, one update out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Conflict-averse gradient descent (Liu et al. 2021): near the mean, the best for the worst task."""
 
 from __future__ import annotations

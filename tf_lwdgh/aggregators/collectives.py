@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sums over the replicas of a tf.distribute strategy; with one replica, the identity."""
 
 from __future__ import annotations

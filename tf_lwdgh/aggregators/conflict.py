@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Gradient Conflict Index of each task in each unit.
 
 Paper eq. 3, in the form that is consistent: GCI_k = ‖g_k‖ (1 - cos(g_k, ḡ)), ḡ the mean over all tasks.

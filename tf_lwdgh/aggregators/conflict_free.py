@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Conflict-free inverse gradients (Liu et al. 2024): one direction at equal angles to all."""
 
 from __future__ import annotations

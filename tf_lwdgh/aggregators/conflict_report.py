@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is reported of the tasks' conflict, whatever the aggregator: GCI, cosines, rates of conflict."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gradient episodic memory's projection (Lopez-Paz & Ranzato 2017): of the mean, once."""
 
 from __future__ import annotations

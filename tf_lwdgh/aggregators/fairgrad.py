@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fair resource allocation between the tasks (Ban & Ji 2024)."""
 
 from __future__ import annotations

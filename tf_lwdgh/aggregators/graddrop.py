@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gradient sign dropout (Chen et al. 2020), on the parameters' gradients."""
 
 from __future__ import annotations

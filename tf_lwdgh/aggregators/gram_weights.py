@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The aggregators that need only the K×K inner products of a unit: from a Gram matrix to weights."""
 
 from __future__ import annotations

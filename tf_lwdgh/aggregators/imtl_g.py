@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Impartial multi-task learning of gradients (Liu et al. 2021): equal projections on all tasks."""
 
 from __future__ import annotations

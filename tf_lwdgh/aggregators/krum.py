@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """(Multi-)Krum (Blanchard et al. 2017): the gradients that lie nearest to their neighbours."""
 
 from __future__ import annotations

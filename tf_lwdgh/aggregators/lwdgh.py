@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Layer-wise dynamic gradient harmonization (the paper's eq. 4).
 
 For each unit: w = softmax_k(-GCI_k / τ), g_u = Σ_k w_k g_k.

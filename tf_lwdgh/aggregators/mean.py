@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plain mean of the tasks' gradients: MAML (Finn et al. 2017)."""
 
 from __future__ import annotations

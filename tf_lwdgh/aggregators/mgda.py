@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The multiple-gradient descent algorithm (Désidéri 2012; Sener & Koltun 2018): the least-norm combination."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Multi-task learning as a bargaining game (Navon et al. 2022): Nash's solution between the tasks."""
 
 from __future__ import annotations

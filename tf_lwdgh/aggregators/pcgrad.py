@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gradient surgery (Yu et al. 2020): each task's gradient without what conflicts with the others'."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Direction-oriented multi-objective learning (Xiao et al. 2023): its direction, solved exactly."""
 
 from __future__ import annotations

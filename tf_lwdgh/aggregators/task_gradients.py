@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The outer gradients of a meta-batch's tasks, and what is known of them, each computed once, when asked for."""
 
 from __future__ import annotations

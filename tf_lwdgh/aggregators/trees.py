@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pure maths on the tasks' gradients: norms and products of each unit, and weighted sums.
 
 `gradients` is a list with one tensor [T, *shape] a variable; a unit is a list of positions in it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Unconflicting projection of gradients (Quinton & Rey 2024), of Jacobian descent."""
 
 from __future__ import annotations

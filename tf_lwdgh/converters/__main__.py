@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`python -m tf_lwdgh.converters <data set> …`: the converters where there is no clone."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Safe unpacking of .zip and .tar archives: no member leaves the target folder, and none fills the disk.
 
 What is declared is held against `limits` before it is unpacked.

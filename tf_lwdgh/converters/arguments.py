@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the converters' entry points share: flags, output folder, errors as one clean message."""
 
 from __future__ import annotations

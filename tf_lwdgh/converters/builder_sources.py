@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the builder for TensorFlow Datasets reads: records, a folder tree of images, or the drawn glyphs.
 
 A source can be pickled and gives the images of one class at a time, so that workers elsewhere may read it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What CIFAR-FS and FC100 share: CIFAR-100's classes and superclasses, forms, counts, the conversion.
 
 CIFAR-100 (Krizhevsky, 2009) has 100 classes of 600 images, five in each of 20 superclasses.

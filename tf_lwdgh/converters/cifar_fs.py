@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CIFAR-FS (Bertinetto et al., ICLR 2019): CIFAR-100's classes, 64 / 16 / 20 at random."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Encoded images sorted by class on disk, however many there are: a file a class, memory bounded."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CUB-200-2011 (Wah et al., 2011): 200 kinds of birds, 11,788 photographs with bounding boxes.
 
 Reads the official archive or its folder. Three splits of the classes are in use, which do not

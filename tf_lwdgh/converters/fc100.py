@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """FC100 (Oreshkin et al., NeurIPS 2018): CIFAR-100 split by superclass, 60 / 20 / 20 classes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Folder trees of images: split/class/images, or class/images with fractions or lists."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which form of a data set lies in a folder, there or in the one folder that archives hold."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The built-in data set: characters drawn in many ways from the fonts that come with matplotlib.
 
 A class is a character. Train, val and test take theirs from different scripts, and a character that

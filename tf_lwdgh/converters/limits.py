@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How much a source may ask for: the pixels of an image, and what an archive unpacks to."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ravi's lists (filename,label) with the images they name, or with ILSVRC's training folders."""
 
 from __future__ import annotations

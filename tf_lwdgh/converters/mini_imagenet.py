@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """mini-ImageNet (Ravi and Larochelle, ICLR 2017): 64 / 16 / 20 ImageNet classes of 600 images.
 
 Reads every form in which it goes round; `FORMS` says which. Pixels from pickles are stored as PNG,

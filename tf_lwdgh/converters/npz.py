@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An array in an .npz, mapped into memory and not read, however large it is."""
 
 from __future__ import annotations

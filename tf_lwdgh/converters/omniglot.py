@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Omniglot (Lake et al., Science 2015): 1,623 characters of 50 alphabets, 20 drawings each.
 
 Reads the official images_background.zip and images_evaluation.zip, or their folders. A class is a

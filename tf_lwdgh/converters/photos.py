@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Photographs as people have them, for a model that takes encoded images: found, and read as the converters read."""
 
 from __future__ import annotations

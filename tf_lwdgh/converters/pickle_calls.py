@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a pickle may call and set: our own functions for arrays and containers, within a memory budget.
 
 None of them runs code or touches a file, so that NumPy 1, NumPy 2 and Python 2 pickles load. What a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pickled splits, of mini-ImageNet or CIFAR: arrays of pixels with the classes of their rows."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading an image file: whole, or a named problem; its bytes as they are where they fit."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From an image file's bytes to what it shows: 8-bit pixels, grey or RGB; or its bytes, where they do.
 
 16 bits are divided by 257 and rounded, what is transparent stands on white, CMYK becomes RGB, a camera's

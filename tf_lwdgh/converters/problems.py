@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a converter does about a corrupt image or a missing file: stop, or skip and count."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ravi and Larochelle's split of mini-ImageNet: which ImageNet synset is in which split."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading pickles without running them: arrays and plain containers only, all else refused by name.
 
 A pickle is a program; what it may call is what `find_class` gives it: the short table of

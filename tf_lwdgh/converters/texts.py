@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lists and tables that come with data sets: UTF-8 text, with or without a byte order mark."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Our data sets for TensorFlow Datasets: the builder `tf_lwdgh`, one config a data set.
 
 Importing this module registers it: `tfds.load('tf_lwdgh/glyphs')` draws the built-in set, and every

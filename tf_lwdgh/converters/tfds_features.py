@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which features of a TensorFlow Datasets set hold an image's pixels, its class and its superclass."""
 
 from __future__ import annotations

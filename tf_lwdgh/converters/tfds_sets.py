@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Any image classification set of TensorFlow Datasets, its classes dealt to train, val and test.
 
 Images are kept as TFDS stores them: JPEG stays the JPEG of the source, PNG the PNG.

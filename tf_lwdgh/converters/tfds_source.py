@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A TensorFlow Datasets set by its name: as it is prepared on disk, or generated data in its place.
 
 Nothing is downloaded unless that is asked for.

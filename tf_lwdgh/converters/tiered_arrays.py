@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tiered-ImageNet's two forms of one file a split: PNG files in a pickle, or pixels in an .npz.
 
 OpenCV wrote both. Its arrays are BGR, and so are those of the .npz; its PNG encoder takes BGR and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tiered-ImageNet (Ren et al., ICLR 2018): 608 ImageNet classes, split by category.
 
 Reads the forms in which it goes round; `FORMS` says which. The categories become superclasses, so

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tiered-ImageNet's pickled labels: which rows are of which class, and of which category.
 
 The authors' have label_specific, label_general and the names of both; those that go round with the

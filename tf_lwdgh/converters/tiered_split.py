@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ren et al.'s split of tiered-ImageNet (ICLR 2018): 608 ImageNet synsets in 34 categories.
 
 A category is a node of WordNet above its synsets; each lies within one split.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which tasks the splits of a data set allow, in words, and where they are few."""
 
 from __future__ import annotations

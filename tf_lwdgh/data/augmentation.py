@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Random and fixed changes of images: flip, shifted crop, colour jitter; quarter turns.
 
 All randomness is stateless: the same key gives the same changes. Every image of a task is changed

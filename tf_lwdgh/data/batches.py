@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batches of tasks, whose damaged images are named when they are drawn."""
 
 from __future__ import annotations

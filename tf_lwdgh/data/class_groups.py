@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The groups of classes that a task of varying shape may be drawn from, as Meta-Dataset has them.
 
 Triantafillou et al. 2020, section 3.2. A data set without a hierarchy is one group, as is each superclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the classes of a split are called, by the numbers that they have in an Episode."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which data set, or which several."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which images make up task t of step s: a pure function of its arguments."""
 
 from __future__ import annotations

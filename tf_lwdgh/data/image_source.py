@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The images of one split, behind row numbers: in memory encoded or decoded, or streamed from disk.
 
 | storage   | memory                                   | work for each image               |

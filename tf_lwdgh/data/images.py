@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From stored bytes to the network's input: decode, resize, convert, normalise.
 
 Pixels are uint8 in storage and float32 in [0, 1] up to the normalisation, which comes last.

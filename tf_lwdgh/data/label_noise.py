@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Wrong labels in the support sets of training tasks, to study what they do to training.
 
 A pure function of (seed, step, task), with a random stream of its own: the same wrong labels after a

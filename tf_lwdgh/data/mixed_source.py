@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The images of one split of several data sets, behind one numbering of rows."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several data sets as one: every task's classes are of one set, which is drawn by the sets' shares.
 
 A mixture numbers the classes of all sets anew: those of each split follow one another set by set, and

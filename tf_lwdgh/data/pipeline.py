@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tf.data from step numbers to meta-batches: no hidden state, no shuffle buffers.
 
 Task number g of the run is task g % T of step g // T. Its images, and their augmentation, depend

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The random numbers of tasks: Philox, keyed by hashing (seed, split, step, task, stream).
 
 No state is kept, so that the same tuple gives the same numbers in any process, on any number of threads,

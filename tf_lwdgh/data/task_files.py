@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every list of fixed tasks is: of one split of one data set, hashed, and kept in a file."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fixed tasks in a file, so that two checkpoints, or two programs, are judged on the same ones."""
 
 from __future__ import annotations

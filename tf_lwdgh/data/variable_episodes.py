@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tasks of varying ways and shots: Meta-Dataset's sampling (Triantafillou et al. 2020, section 3.2).
 
 For one task, with n_c the images of class c:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fixed tasks of varying shape: each with its own ways, shots and queries."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Examines data sets: every file, record, checksum, label and image."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Examines the installation: Python, packages, oneDNN, devices, memory, threads and extras."""
 
 from __future__ import annotations

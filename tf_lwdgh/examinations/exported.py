@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Examines an export: its files, metadata and functions, and what it answers."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an examination found: what is well, what to know, what is odd and what is wrong, and what mends it."""
 
 from __future__ import annotations

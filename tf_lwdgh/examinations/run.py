@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Examines a run's folder: lock, settings, checkpoints, data set, metrics and results."""
 
 from __future__ import annotations

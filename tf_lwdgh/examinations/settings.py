@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Examines an experiment's settings: every part of them is made, so that all that is wrong is named at once."""
 
 from __future__ import annotations

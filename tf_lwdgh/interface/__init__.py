@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `import tf_lwdgh` offers to Python; importing it starts TensorFlow, without a word."""
 
 import sys

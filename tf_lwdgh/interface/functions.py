@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training and exporting in Python, as the commands of those names do."""
 
 from __future__ import annotations

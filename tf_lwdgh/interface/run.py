@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A trained run in Python: judged on test tasks, and taught tasks of one's own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ANIL (Raghu et al. 2020), almost no inner loop: only the head learns a task.
 
 The body's features are computed once. The outer gradient reaches the body through them, those of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every learner is: meta-parameters and a support set in, something that answers queries out.
 
 Nothing outside a learner's file asks which learner it is: what the rest of the package wants to know,

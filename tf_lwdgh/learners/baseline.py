@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Baseline (Chen et al. 2019): a classifier's frozen features, and a new linear head trained on each task.
 
 The head is trained by SGD with momentum on minibatches of the support set, as in the authors' code.

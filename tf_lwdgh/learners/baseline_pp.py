@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Baseline++ (Chen et al. 2019): Baseline whose heads take cosines, in training and on each task.
 
 On a task: logits s g_c cos(v_c, z), with v_c and g_c learned: the authors' weight-normalised layer.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """BOIL (Oh et al. 2021), body only in the inner loop: a task changes the features, never the head.
 
 The head is trained by the outer loop alone, and is the same for every task, bit for bit.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ordinary classification over all training classes, for a pretrained start; at test nearest class means.
 
 A training task is a batch of as many classes as it holds, a few images each, and its loss the cross-entropy

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Conjugate gradients (Hestenes & Stiefel 1952) for matrices known by their products."""
 
 from __future__ import annotations

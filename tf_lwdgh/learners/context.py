@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a learner is told beside the meta-parameters and the task."""
 
 from __future__ import annotations

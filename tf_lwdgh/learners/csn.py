@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Conditionally shifted neurons (Munkhdalai et al. 2018): adaCNN and adaResNet.
 
 A unit's activation is ρ(a) + ρ(β), its shift β read from a memory of the support set: β = Σ_i α_i V_i with

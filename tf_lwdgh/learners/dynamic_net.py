@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Dynamic few-shot learning without forgetting (Gidaris & Komodakis 2018): weights of classes made by attention.
 
 A cosine classifier over training classes has weights w_b. Those of a new class are made of its support

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the learners share that embed images once and compare: no inner loop, any number of ways."""
 
 from __future__ import annotations

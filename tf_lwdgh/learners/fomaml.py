@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """First-order MAML (Finn et al. 2017): the outer gradient takes the inner gradients as constants.
 
 With θ' the parameters after the inner loop, the outer gradient is g = ∇L_Q at θ'. MAML's, for one

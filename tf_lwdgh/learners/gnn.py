@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Few-shot learning with a graph network (Garcia & Bruna 2018): labels pass along learned edges.
 
 A graph a query: its nodes are the support images and the query, x_i = [φ(x_i), label], the query's label

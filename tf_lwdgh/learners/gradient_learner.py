@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the learners share that adapt a network by gradient steps on the support loss."""
 
 from __future__ import annotations

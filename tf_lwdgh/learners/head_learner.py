@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the classifiers share that learn a new linear head on frozen features at test."""
 
 from __future__ import annotations

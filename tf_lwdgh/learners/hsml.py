@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hierarchically structured meta-learning (Yao et al. 2019): MAML from an initialisation made for the task.
 
 A support image becomes u = e(x) ⊕ its label, e a network of its own. An autoencoder of all u gives the

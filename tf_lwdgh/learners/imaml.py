@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """iMAML (Rajeswaran et al. 2019): the outer gradient from where the inner loop ends, not its way.
 
 A task learns φ = argmin L_S(φ) + (λ/2)‖φ − θ‖². There ∇L_S(φ) + λ(φ − θ) = 0, so that by the

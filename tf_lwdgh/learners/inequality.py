@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How unequal some losses are: five measures from economics, 0 where all are equal.
 
 With ℓ [M] the losses, ℓ̄ their mean and r = ℓ/ℓ̄, each is a function of r alone, so that no measure

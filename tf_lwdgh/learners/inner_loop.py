@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The inner loop: adapts parameters to one task's support set by a few gradient steps.
 
 MAML (Finn et al. 2017): θ_{s+1} = θ_s - α ∇L_S(θ_s), here with momentum and weight decay as settings:

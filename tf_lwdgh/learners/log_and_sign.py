@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gradients of any size as inputs of a network: Andrychowicz et al. 2016, appendix A."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Logistic regression on frozen features (Tian et al. 2020): the minimum, not some steps towards it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MAML (Finn et al. 2017): an initialisation from which a few gradient steps learn a task.
 
 The outer loss of a task is L_Q(θ'), θ' the parameters after the inner loop on the support set.

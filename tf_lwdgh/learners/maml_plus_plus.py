@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MAML++ (Antoniou et al. 2019): MAML with what steadies its training, each piece a setting.
 
 - Multi-step loss: Σ_k v_k L_Q(φ_k) over the steps k = 1 … S. Over the first E epochs, at epoch e,

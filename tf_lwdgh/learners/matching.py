@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Matching networks (Vinyals et al. 2016): a query's label is the support labels' mean under attention.
 
 p(c) = Σ_i a_i [y_i = c] with a = softmax_i(s cos(f(x), g(x_i))); s is learned. With full-context embeddings

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Meta-Baseline (Chen et al. 2021): cosines to class means, times a learned scale, trained on episodes.
 
 Logits τ cos(z, c_k), c_k the mean of class k's support features, which are not normalised before.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Meta-Curvature (Park & Oliva 2019): inner gradients are multiplied by learned matrices first.
 
 θ' = θ − α MC(∇L_S(θ)). A kernel's gradient G is a tensor over its positions (a 3×3 kernel has 9),

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The meta-learner LSTM (Ravi & Larochelle 2017): an LSTM whose cell state is the network's parameters.
 
 Each parameter is a coordinate; all share the LSTM's weights, and each has its own state. With ∇ and L

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The variables behind a learner on a network: the network's, and the learner's own."""
 
 from __future__ import annotations

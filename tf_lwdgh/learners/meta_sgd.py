@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Meta-SGD (Li et al. 2017): the inner rate is learned, one for every parameter, of either sign.
 
 One step is φ = θ − a∘∇L_S(θ), so that ∂L_Q(φ)/∂a = −∇L_S(θ)∘∇L_Q(φ). With all a = α it is MAML.

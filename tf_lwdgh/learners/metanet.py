@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MetaNet (Munkhdalai & Yu 2017): slow weights that training learns, fast weights made of a task's gradients.
 
 Two networks of one form: b, which answers, and u, which makes keys. (i) u's fast weights come from

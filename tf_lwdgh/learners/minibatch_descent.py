@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SGD with momentum and dampening on minibatches of a few rows, as one loop of the graph.
 
 Of the minibatch's mean loss the gradient g, then

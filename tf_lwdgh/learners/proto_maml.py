@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Proto-MAML (Triantafillou et al. 2020): MAML whose head starts as a prototypical network's.
 
 With c_k the mean of class k's support features at θ, the head starts at W_k = 2c_k, b_k = −‖c_k‖²,

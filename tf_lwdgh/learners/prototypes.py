@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The means of each class's features, and how alike features are to them."""
 
 from __future__ import annotations

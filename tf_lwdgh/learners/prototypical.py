@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Prototypical networks (Snell et al. 2017): a query belongs to the class whose mean feature is nearest.
 
 Logits −‖z − c_k‖², summed over the features and not averaged; c_k the mean of class k's support features.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recon (Shi et al. 2023) read for meta-learning: the inner loop moves only chosen layers.
 
 Recon counts in joint training how often two tasks' gradients of a layer have a cosine below −0.1 or

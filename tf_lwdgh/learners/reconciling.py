@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A mixture of initialisations (Jerfel et al. 2019, 'Reconciling'): each task learns from all, by how well they fit.
 
 From every initialisation θ^l the inner loop gives φ^l. With CE the cross-entropy of a support image,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Relation networks (Sung et al. 2018): a small network says how alike a query and a class are.
 
 r_c = σ(g([F_c, F(x)])) of maps F, F_c the sum over class c's support images; the loss is the mean of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reptile (Nichol et al. 2018): the initialisation moves towards what every task adapts to.
 
 No derivative goes through the inner loop: with φ the parameters after S steps of rate α from θ, the

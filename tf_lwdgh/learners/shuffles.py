@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Orders of a task's examples that are a function of the task's key."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SimpleShot (Wang et al. 2019): nearest class means of centred, normalised features of a classifier."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SNAIL (Mishra et al. 2018): a task as a sequence, read by causal convolutions and attention.
 
 The items of the sequence are the support images, x_t = [φ(x), label], then a query with an empty label,

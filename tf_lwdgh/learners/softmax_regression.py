@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """L2-penalised softmax regression, by Newton's method as one loop of the graph.
 
 The minimum over W and b of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """TAML (Jamal & Qi 2019): MAML whose initialisation favours no task.
 
 By entropy, with H the mean entropy of the predicted probabilities, a task's objective is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A part of an objective that counts at some meta-steps only, and costs nothing at the others."""
 
 from __future__ import annotations

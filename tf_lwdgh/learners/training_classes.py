@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the learners share that train on the numbers of classes among all training classes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """UNICORN-MAML (Ye & Chao 2022): one head vector for all classes, so that their order can't matter.
 
 The head starts every task with N copies of a vector w [D] and of a bias b; the outer gradient of w

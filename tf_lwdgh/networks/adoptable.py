@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a Keras model must be like to become a backbone."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The paper's backbones as Keras models, images [B, H, W, C] -> logits [B, N]; the last layer is 'head'.
 
 Convnet4: Vinyals et al. 2016, 4 × [3×3 convolution, BatchNorm, ReLU, 2×2 max-pool].

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The networks that metric learners were published with, as backbones: images [B, H, W, C] -> logits [B, N].
 
 Their features are what counts; the head is there since every backbone has one.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The only bridge from a Keras model to pure functions of (parameters, state, images).
 
 Two layers are applied here and not by Keras: the head, the model's last Dense layer, so that it may have

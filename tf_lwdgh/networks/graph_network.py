@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The graph network of Garcia & Bruna (2018) as a Keras model: graphs [B, M, F] -> logits [B, N]."""
 
 from __future__ import annotations

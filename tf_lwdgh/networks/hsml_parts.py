@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The networks that HSML has beside the one that it adapts, as Keras models."""
 
 from __future__ import annotations

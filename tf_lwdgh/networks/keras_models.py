@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Any functional Keras model as a backbone: its BatchNorm replaced by ours, a head put on it.
 
 Keras's own BatchNormalization stops a gradient in the variance, so that a gradient's gradient, which

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A Keras model of a learner's own, beside the backbone, as a function of its parameters."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ResNet-18 as a backbone: images [B, H, W, C] -> logits [B, N] (He et al. 2016, basic blocks).
 
 Chen et al. 2019 compare few-shot methods on it, with images of 224 × 224.

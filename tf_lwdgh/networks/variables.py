@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is known of a Keras model's variables: readable names, whose they are, which do nothing."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What became of the queries of an evaluation: by class, by pair of classes, and by confidence.
 
 The confidence of an answer is its highest probability, the softmax of the logits that the loss is of. The

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The processes of a run with strategy 'multi_worker': who they are, and what happens when one is lost.
 
 Each runs the whole program with the same settings. Who takes part is in the environment: TF_CONFIG, as

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Accuracies of test tasks: mean, 95 % interval, n; and the paired difference of two checkpoints.
 
 The interval is mean ± 1.96 s/√n over tasks, s the standard deviation with ddof = 1.

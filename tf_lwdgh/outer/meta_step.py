@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The meta-step: per-task outer gradients, aggregation, one update of the meta-parameters, as one graph."""
 
 from __future__ import annotations

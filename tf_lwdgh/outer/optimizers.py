@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The outer optimizer: Keras's by their names in gin, and one schedule for the rate of them all."""
 
 from __future__ import annotations

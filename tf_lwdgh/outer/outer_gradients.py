@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The outer gradient of every task of a meta-batch."""
 
 from __future__ import annotations

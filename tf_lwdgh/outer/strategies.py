@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """On which devices a run goes: one, all of one machine, or those of several processes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How the tasks of a meta-batch run: side by side in graph threads, as one batch, or one after the other."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """TensorFlow's thread pools: one task a core and one thread an operation, or all cores for one task."""
 
 from __future__ import annotations

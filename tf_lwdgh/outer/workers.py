@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The processes that share a run, seen from one of them; with one process, as if they were not there."""
 
 from __future__ import annotations

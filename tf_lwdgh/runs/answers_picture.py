@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A picture of an evaluation: the most confused classes as a matrix, and how far confidence can be trusted."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A checkpoint judged as a server may be asked: one query a call, or those of one class.
 
 With transductive BatchNorm a query's answer depends on the others of its call, and the accuracy of a

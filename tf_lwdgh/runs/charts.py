@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """TensorBoard's Custom Scalars page: the run at a glance, and all units' lines in one chart a kind."""
 
 from __future__ import annotations

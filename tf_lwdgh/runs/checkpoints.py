@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints that are whole or absent: a folder a step, written aside, then renamed.
 
 `step-00000200/` holds TensorFlow's checkpoint files (`state.index`, `state.data-…`) and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an evaluation says of classes and confidence: two tables as CSV, and a few lines to read."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a run is watched and kept."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A picture of the tasks' conflict: a heatmap of every unit's cosines, over the tasks' weights.
 
 Red pairs of tasks conflict (cosine −1), blue ones agree (1), white ones have nothing to do with each

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ranks the layers of a run by how often its tasks conflicted in them (Recon, Shi et al. 2023).
 
 Recon counts, over the first quarter of training and for each layer, the pairs of tasks whose

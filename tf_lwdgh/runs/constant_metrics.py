@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which of a run's metrics cannot change in it, or are not there, by its settings."""
 
 from __future__ import annotations

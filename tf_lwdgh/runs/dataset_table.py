@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs on one or several data sets as one table: text to read, CSV to go on with.
 
 Differences are paired, and are the first run's accuracy minus another's, told with that other.

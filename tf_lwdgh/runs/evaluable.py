@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether a run can be evaluated once it is trained, asked before it is."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an evaluation leaves in its run's folder: the result, tables of classes, a picture; and for TensorBoard.
 
 TensorBoard's files lie in folders that training does not write to while it runs, but for the one figure that

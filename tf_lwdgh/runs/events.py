@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes event files for TensorBoard: one folder is one of its runs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An experiment put together from its gin settings, and everything about it checked before it runs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run is, as a Markdown list: its data, model, learner, aggregator and command."""
 
 from __future__ import annotations

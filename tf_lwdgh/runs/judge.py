@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Judges the checkpoints of run folders on a list of tasks."""
 
 from __future__ import annotations

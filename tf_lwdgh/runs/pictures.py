@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A picture of an episode: the support set, and the queries with their predictions, wrong ones red."""
 
 from __future__ import annotations

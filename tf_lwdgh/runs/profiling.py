@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A profile of a few meta-steps of a run, for the Profile tab of TensorBoard."""
 
 from __future__ import annotations

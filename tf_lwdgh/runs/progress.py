@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a person sees of a run: a bar on a terminal, a plain line an interval elsewhere."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From metrics on the device to numbers on the host, a window of meta-steps at a time."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether a run may go on from a checkpoint: settings and data set must be those of the start."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One process a run folder: two would overwrite each other's checkpoints."""
 
 from __future__ import annotations

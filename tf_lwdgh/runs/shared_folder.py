@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A run folder that several processes share: the first holds it for all of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a run starts: at what another run, an export or a file of Keras's has learned.
 
 Variables are found by names and shapes. The network's, but for its head, and BatchNorm's averages must all

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one writer of all that a run reports: to TensorBoard, and the scalars to metrics.jsonl too.
 
 A line of metrics.jsonl is {"step": s, "group/name": value, …}, s the meta-steps done. A run that is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What TensorBoard shows of a run's metrics, and under which tags; metrics.jsonl has all, by their own names.
 
 Loss and accuracies stand in a section of their own, whose name sorts first. The lines of single units (layers

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The training loop: meta-steps in windows, validation, checkpoints, and going on after a stop.
 
 A window ends at every step where something is logged, saved or judged. Those steps depend on the step

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A run from gin files to its last checkpoint, as the command trains it and as Python does."""
 
 from __future__ import annotations

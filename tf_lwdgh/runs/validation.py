@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Validation in training: always the same tasks, and a picture of the first of them."""
 
 from __future__ import annotations

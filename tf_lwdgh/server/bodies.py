@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bodies of requests: read with a limit and in time, and what JSON they hold."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Kept classifiers: each learned once, asked often, and let go when there are too many, or it is too old."""
 
 from __future__ import annotations

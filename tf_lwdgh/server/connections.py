@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Connections that end where the other side takes its time.
 
 Uvicorn waits for ever for a request's head, for the rest of a body that nobody reads any more, and for

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Classifiers by names: learned once from pictures in classes, kept, and asked for the class of others."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Forms of files (multipart/form-data), from a body that is whole."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a server allows its callers: sizes, numbers and times."""
 
 from __future__ import annotations

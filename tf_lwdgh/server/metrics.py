@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a server counts and times, in the form that Prometheus reads."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The model that is served, in one version or several: found at once, loaded and warmed up later."""
 
 from __future__ import annotations

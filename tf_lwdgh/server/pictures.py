@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Encoded images, looked at before TensorFlow decodes them: their format, and what they decode to.
 
 A header tells how many pixels an image has; nothing is decoded here. Orientation in EXIF is not

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The server as a process: it listens at once, loads the model meanwhile, and ends in order."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A request that is not answered as it was asked: a status of HTTP, and why in one line."""
 
 from __future__ import annotations

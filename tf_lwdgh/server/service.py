@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All that one server holds: model, classifiers, queue, limits and what it counts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether the server lives and is ready, its metrics, and its pages, which need nothing from elsewhere."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """TensorFlow Serving's REST contract: the model's state, its signatures, and every signature by :predict.
 
 Requests are in the columnar form, `inputs`. The row form, `instances`, has one row an example; support

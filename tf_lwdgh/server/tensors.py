@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tensors as TensorFlow Serving's REST interface writes them: nested lists, and bytes as {"b64": …}."""
 
 from __future__ import annotations

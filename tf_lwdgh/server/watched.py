@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Around every request: a line in the log, a count, headers that keep pages safe, no traceback to the caller."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calls of the model: some at once in threads of their own, some in a queue, the rest refused."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Answers as a part of an HTML page that needs no other file: the support set, and each query with its bars."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Answers of a learned classifier to encoded images: asked for in calls of bounded memory, written as CSV."""
 
 from __future__ import annotations

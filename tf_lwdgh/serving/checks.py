@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a served model asks of its inputs, as assertions in its graph that say what is wrong."""
 
 from __future__ import annotations

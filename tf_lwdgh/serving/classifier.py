@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A learned classifier as a flat dict of named tensors, which can be kept, sent and handed back.
 
 A learner's `adapt` may return any structure of tensors. Here each tensor gets a name from its place

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The functions of a SavedModel, of one task and of a batch of them, with all checks in their graphs.
 
 TensorFlow's polymorphic functions (2.21) take a lock, bind the inputs, and keep the lock where an

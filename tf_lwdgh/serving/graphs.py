@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A learner as two graphs: one learns a support set, one answers queries."""
 
 from __future__ import annotations

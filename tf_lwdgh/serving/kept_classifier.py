@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A learned classifier in a file, with the names of its classes and the model that it belongs to."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An exported model in Python: inputs of any kind, and what is wrong with them in one line."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Serving: a trained learner as a SavedModel that learns a new task inside its graph.
 
 What is saved needs TensorFlow and nothing of this package. Its functions, signatures too:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Exports: a run's checkpoint as a SavedModel that appears whole or not at all."""
 
 from __future__ import annotations

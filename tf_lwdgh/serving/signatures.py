@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The signatures of an exported model: what each takes and gives, and what is wrong with inputs in a line."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Warm-up requests: TensorFlow Serving runs them as it loads a model, so that no user waits for it.
 
 They are records of tensorflow.serving.PredictionLog in assets.extra/tf_serving_warmup_requests, one

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a study stands while it runs: lines on the terminal, and progress.html, which renews itself."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks every cell of a study before any trains, and says which jobs have their result already."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Conducts a study: checks, trains what is missing, judges, and writes the report."""
 
 from __future__ import annotations

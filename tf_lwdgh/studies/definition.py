@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a study is: methods × settings × seeds, as a gin file says it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long a study takes, told before it begins: a few meta-steps and test tasks of the baseline, timed.
 
 Nothing but the settings is needed: images are random, of the right shape (EpisodeConfig's, where the tasks'

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a study's jobs run: in processes of this machine, or as tasks of Ray."""
 
 from __future__ import annotations

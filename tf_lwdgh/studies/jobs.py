@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A job: one method in one setting with one seed, trained and judged by the ordinary commands."""
 
 from __future__ import annotations

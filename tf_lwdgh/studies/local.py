@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Jobs in processes of this machine, which share its cores or its GPUs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run's tasks do to each other at one of its checkpoints, measured without training.
 
 For each of S meta-batches of the run's own settings: every task's query loss, and in every unit the norm of

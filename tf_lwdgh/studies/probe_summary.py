@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a probe comes to: with what, within a meta-batch, the tasks' weights go up and down.
 
 Weights sum to 1 in every meta-batch, so only differences between its tasks count: of weights and of what

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Jobs as tasks of Ray, on this machine or on a cluster whose nodes share the study's folder.
 
 A task trains and judges in processes of its own (studies/worker.py). Where its worker is killed, Ray

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A straight line through points by ordinary least squares."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A study's report: report.html, which needs no other file, report.md and results.csv."""
 
 from __future__ import annotations

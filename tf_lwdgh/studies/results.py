@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What came of a job: one small JSON file, of which the report is made; the run's folder may go.
 
 A job that failed leaves one too, with the reason. Results can be kept, committed, and gathered from

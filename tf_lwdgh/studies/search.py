@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tunes methods of a study on validation tasks, by the executor that runs the study; the test split waits.
 
 A search that is started again goes on: trials that were begun go on from their checkpoint.

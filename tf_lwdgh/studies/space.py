@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a search tunes: bindings and the values they may take, as a gin file says it."""
 
 from __future__ import annotations

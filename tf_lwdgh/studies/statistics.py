@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Means over seeds and tasks, and how sure they are.
 
 All runs of a study are judged on the same T tasks, so S seeds give a table [S, T]: seeds and tasks are

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The rows of a study's tables, worked out from its results."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The trials of a method in a setting: which values are tried next, and what came of them, by Optuna.
 
 The values of trial n follow from the search's seed, n and the trials that are over by then, so that a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs one job to its end in processes of its own: train, judge, keep the result."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """BatchNorm: forward values, derivatives of first and second order, saving and loading."""
 
 import keras

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Convnet4's block: on images and on features, hand-derived and plain, to second order."""
 
 import numpy as np

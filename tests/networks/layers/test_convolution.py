@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Convolutions and filter gradients against NumPy, in both forms and in lower precision."""
 
 import keras

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Resnet12's fused operations against written-out ones, to second order, and their layers."""
 
 import functools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What all figures share: they are found, set by gin, and choose their methods."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Loss against GCI: a probed run, and the line beside SciPy's."""
 
 from __future__ import annotations

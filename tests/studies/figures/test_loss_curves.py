@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The loss curves: epochs from windows of any length, means and bands over seeds."""
 
 from __future__ import annotations

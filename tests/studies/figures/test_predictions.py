@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Test tasks and predictions: those of the fixed list, and red where, and only where, they are wrong."""
 
 from __future__ import annotations

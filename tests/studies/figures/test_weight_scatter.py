@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the weights prefer: points and correlations worked out again, task by task."""
 
 from __future__ import annotations

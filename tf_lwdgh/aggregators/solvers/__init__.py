@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The small problems behind the aggregators, solved inside the graph: batched, in float64, in bounded steps.
 
 Each takes Gram matrices [..., K, K], K up to 64, whose largest diagonal element is about 1 (or all 0).

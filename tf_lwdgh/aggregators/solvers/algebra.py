@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lengths, scales and pseudo-inverses, from Gram matrices."""
 
 from __future__ import annotations

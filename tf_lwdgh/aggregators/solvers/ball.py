@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The vector in a ball around the mean gradient whose smallest product with any gradient is largest.
 
 max_d min_k d·g_k subject to ‖d - ḡ‖ ≤ c‖ḡ‖ (Liu et al. 2021, eq. 3). The dual problem is min over the simplex

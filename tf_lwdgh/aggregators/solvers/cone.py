@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Projections on the dual cone of some gradients, {d : d·g_k ≥ 0 for all k}."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the interior-point methods share: the direction's linear system, and how far one may go along it."""
 
 from __future__ import annotations

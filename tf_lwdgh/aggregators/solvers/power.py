@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The equation M α = α^(-e), α > 0; with e = 1 its solution is Nash's."""
 
 from __future__ import annotations

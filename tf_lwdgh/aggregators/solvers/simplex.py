@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Convex functions' minima over the simplex: the weights that are at least 0 and sum to 1."""
 
 from __future__ import annotations

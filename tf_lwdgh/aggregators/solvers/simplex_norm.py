@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The minimum over the simplex of a linear function plus a norm: min_w bᵀw + a‖g_w‖, g_w = Σ_k w_k g_k.
 
 Newton's steps on it end in a few rounds, except near the tip of the norm's cone, where the gradients nearly

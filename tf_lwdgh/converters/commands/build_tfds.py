@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`tfds build` for our data sets, also where Apache Beam is not installed."""
 
 from __future__ import annotations

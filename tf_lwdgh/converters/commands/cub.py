@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Converts CUB-200-2011 to records."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Converts FC100, in any of its forms, to records."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Converts an image classification set of TensorFlow Datasets to records."""
 
 from __future__ import annotations

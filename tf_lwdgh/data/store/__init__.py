@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Data sets on disk: Meta-Dataset's TFRecords, one file a class, described by dataset_spec.json.
 
 A record is a tf.train.Example {image: bytes (PNG or JPEG), label: int64}. Class ids run on from

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """croissant.json: the data set as a Croissant 1.0 description, which search engines and loaders read.
 
 Croissant (Akhtar et al., NeurIPS 2024) is JSON-LD: files, and record sets with their fields. The class

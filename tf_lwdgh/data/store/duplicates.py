@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images that a data set holds twice, byte for byte."""
 
 from __future__ import annotations

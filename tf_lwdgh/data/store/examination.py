@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Looks at everything a data set on disk holds, and goes on after each fault it finds."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tf.train.Example of a record: {image: bytes (PNG or JPEG), label: int64}, read and made."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an examination of a data set finds, as lines and as JSON values."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The JSON of a data set whose classes are the leaves of a graph: Meta-Dataset's form of ImageNet.
 
 Each split has a graph of its own, a list of nodes {wn_id, children_ids, …}; its leaves are the split's

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the records of a split lie, kept beside them, so that opening a large set reads no record twice.
 
 The file .index.<split> holds, little-endian: _MAGIC, the number of classes (u32) and of records (u64); of each

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One file of TFRecords a class: its records, all verified, in order or one at a time.
 
 A record is: the length of its data (u64), that length's checksum (u32), the data, their checksum (u32).

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hidden working folders beside an output, removed also where the process that made one was killed."""
 
 from __future__ import annotations

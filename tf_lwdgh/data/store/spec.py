@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """dataset_spec.json: what a folder of records holds."""
 
 from __future__ import annotations

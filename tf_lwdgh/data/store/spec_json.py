@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The JSON of dataset_spec.json: Meta-Dataset's keys, plain or bi-level, and our own.
 
 What is read may be anything: every value is held to its rule, in memory that the file's size bounds.

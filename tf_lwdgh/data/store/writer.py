@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one path by which every converter writes a data set: whole, or not at all."""
 
 from __future__ import annotations

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Operations with hand-derived derivatives, one block a file."""

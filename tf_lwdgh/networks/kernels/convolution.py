@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stride-1 SAME convolution and its filter gradient, in the precision and form that are asked for.
 
 In a lower precision only the products are: inputs are rounded to it, sums are float32 on every

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """BatchNorm, ReLU and 2×2 max-pooling as one operation with hand-derived first and second derivatives.
 
 z [B, H, W, C] is the convolution's output, M = B·H·W, m and v its batch moments, r = 1/√(v + ε),

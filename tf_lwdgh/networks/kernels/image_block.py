@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Convolution, BatchNorm, ReLU and pooling over images, which no derivative reaches: a network's first block.
 
 With p the 3×3 patches of the images (rows of 9C values, M of them), s their mean and Σ their covariance,

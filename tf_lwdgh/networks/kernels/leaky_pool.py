@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The end of a residual block as one operation: the sum of two branches, LeakyReLU, 2×2 max-pooling.
 
 h = maxpool(leaky(a + b)), and since leaky is increasing the maximum may come first. Both branches get the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Products of low-precision numbers whose sums are float32, on any device.
 
 Accelerators, and CPUs with instructions for it, multiply bfloat16 numbers and sum in float32.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batch mean and variance of each channel, by TensorFlow's fused kernel where there is one."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """BatchNorm and LeakyReLU as one operation with hand-derived first and second derivatives.
 
 z [B, H, W, C], M = B·H·W, m and v its batch moments, r = 1/√(v + ε), x̂ = (z - m) r, y = leaky(g x̂ + b);

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether graphs are traced in plain TensorFlow operations, which any machine runs alike."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ReLU and 2×2 max-pooling as three passes over whole arrays: forward, its transpose, and its derivative.
 
 A window's value and gradient are those of its first maximum, where ReLU is on. XLA fuses each pass into

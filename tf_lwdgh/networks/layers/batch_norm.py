@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batch normalisation whose derivatives are right to any order, as a Keras layer.
 
 Ioffe & Szegedy 2015, y = gamma (x - m) / sqrt(v + epsilon) + beta. Keras's own layer puts a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Convnet4's block as a Keras layer: 3×3 convolution, BatchNorm, ReLU, 2×2 max-pooling."""
 
 from __future__ import annotations

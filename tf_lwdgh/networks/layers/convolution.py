@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keras's convolution through ours."""
 
 from __future__ import annotations

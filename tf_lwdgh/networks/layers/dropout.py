@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Dropout whose draws depend on a key given from outside, and on nothing else."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A ReLU that a learner may look into and change: what goes in, and what comes out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Normalisation by the squares of the neighbouring channels (Krizhevsky et al. 2012)."""
 
 from __future__ import annotations

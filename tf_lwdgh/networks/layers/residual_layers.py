@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Resnet12's layers: BatchNorm with LeakyReLU, and the end of a residual block."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a layer is told from outside the call that traces it."""
 
 from __future__ import annotations

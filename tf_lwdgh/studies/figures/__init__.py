@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The figures of a study, a file each; `ALL` has their makers by name."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every figure is: run folders in, a picture with its caption and the numbers behind it out."""
 
 from __future__ import annotations

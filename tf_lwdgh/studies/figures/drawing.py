@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How figures look: colours that all eyes tell apart, panels in a grid, and the way to PNG."""
 
 from __future__ import annotations

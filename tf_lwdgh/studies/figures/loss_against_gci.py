@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training loss against the Gradient Conflict Index of meta-batches, with a line (the paper's Figure 2)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training loss by epoch of two or more methods (the paper's Figure 4)."""
 
 from __future__ import annotations

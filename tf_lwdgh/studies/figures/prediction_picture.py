@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The picture of test tasks and predictions: support sets, and under every query what each method says.
 
 Drawn pixel by pixel: Matplotlib takes many seconds for hundreds of small images and labels.

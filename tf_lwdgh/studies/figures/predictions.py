@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The first test tasks, each query with the predictions of two methods, wrong ones red (the paper's Figure 5)."""
 
 from __future__ import annotations

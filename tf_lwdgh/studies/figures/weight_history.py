@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the weights softmax(-GCI/τ) prefer in the course of training, at the checkpoints that were kept."""
 
 from __future__ import annotations

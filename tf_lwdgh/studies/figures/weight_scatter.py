@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the weights softmax(-GCI/τ) prefer: tasks with small gradients, with a low loss, or near the mean."""
 
 from __future__ import annotations
