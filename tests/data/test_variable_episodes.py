@@ -227,7 +227,7 @@ def test_a_split_that_cannot_fill_the_tasks_is_refused(described, config, text):
         ("min_ways", 1, "at least 2"), ("min_ways", 5.0, "an integer"), ("max_ways_upper_bound", 4, "least 5"),
         ("max_num_query", 0, "at least 1"), ("max_support_set_size", 49, "at least 50"),
         ("max_support_size_contrib_per_class", True, "an integer"), ("min_examples_in_class", 1, "at least 2"),
-        ("min_log_weight", -math.inf, "finite"), ("max_log_weight", -1.0, "at least -0.69"),
+        ("min_log_weight", -math.inf, "finite"), ("max_log_weight", -1.0, "at least min_log_weight, -0.69"),
         ("hierarchy", 1, "True or False"),
     ],
 )  # fmt: skip
