@@ -15,7 +15,7 @@ import typing
 __version__ = "0.1.0"
 
 if typing.TYPE_CHECKING:
-    from tf_lwdgh.interface.functions import export, load_exported, train
+    from tf_lwdgh.interface.functions import export, load_exported, make_glyphs, train
     from tf_lwdgh.interface.run import Classifier, Run, load_run
 
 if platform.machine() in ("x86_64", "AMD64"):
@@ -23,7 +23,7 @@ if platform.machine() in ("x86_64", "AMD64"):
     # that have AVX512-VNNI or the like. They are faster on older ones too (docs/performance.md).
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-__all__ = ["Classifier", "Run", "export", "load_exported", "load_run", "train"]
+__all__ = ["Classifier", "Run", "export", "load_exported", "load_run", "make_glyphs", "train"]
 _MODULES = {"Classifier": "run", "Run": "run", "load_run": "run"}  # of tf_lwdgh.interface; the others: functions
 
 

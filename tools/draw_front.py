@@ -22,7 +22,8 @@ from tf_lwdgh.data import store
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 N_WAY, N_QUERY = 5, 4
 LIBRARIES = {
-    "torchopt": "TorchOpt", "higher": "higher", "learn2learn_algorithm": "learn2learn", "torch_func": "torch.func",
+    "torchopt": "TorchOpt", "higher": "higher", "learn2learn_algorithm": "learn2learn's way",
+    "torch_func": "torch.func",
 }  # fmt: skip
 
 

@@ -3,13 +3,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import tensorflow as tf
+
+from tf_lwdgh.converters import glyphs
+from tf_lwdgh.data.store import DatasetSpec
 from tf_lwdgh.interface.run import Run, load_run, settings_cleared
 from tf_lwdgh.runs import training
 from tf_lwdgh.serving import saved_models
 from tf_lwdgh.serving.loaded import Loaded, load
+
+
+def make_glyphs(data_dir: str | os.PathLike[str] = "data") -> DatasetSpec:
+    """Makes the built-in data set, characters drawn from fonts, as `tf-lwdgh convert glyphs` does.
+
+    Args:
+      data_dir: the folder of data sets; what is there already is kept.
+
+    Returns:
+      What the data set holds.
+
+    Raises:
+      FileExistsError: something else of that name is there, or another version.
+    """
+    return glyphs.make(data_dir)
 
 
 def train(
@@ -82,12 +103,24 @@ def export(
       FileNotFoundError: no such run, or no checkpoint in it yet.
       ValueError: a setting is wrong.
     """
-    with settings_cleared():
+    with settings_cleared(), _without_notes_of_tensorflow():
         written, _ = saved_models.export(
             os.fspath(run_dir), os.fspath(output), checkpoint, gin_params, gin_files=gin_files,
             batch_norm=batch_norm, model_version=model_version, overwrite=overwrite,
         )  # fmt: skip
     return written
+
+
+@contextlib.contextmanager
+def _without_notes_of_tensorflow() -> Iterator[None]:
+    """In an interpreter that one types in, TensorFlow tells of every file of a SavedModel."""
+    logger = tf.get_logger()
+    before = logger.level
+    logger.setLevel(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def load_exported(path: str | os.PathLike[str]) -> Loaded:
