@@ -6,10 +6,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
 
 import tf_lwdgh
 from tf_lwdgh.server import few_shot, site, tensorflow_serving
@@ -59,7 +59,6 @@ async def _refused(_: Request, refusal: Exception) -> JSONResponse:
     return JSONResponse({"error": refusal.message}, refusal.status, refusal.headers)
 
 
-async def _by_framework(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
+async def _by_framework(_: Request, error: Any) -> JSONResponse:
     status = error.status_code
     return JSONResponse({"error": _PHRASES[status]}, status, getattr(error, "headers", None))
