@@ -66,6 +66,9 @@ def test_help_teaches_by_examples(tmp_path, module):
         assert word in done.stdout
 
 
+EXAMINED = ("gin_file", "run_dir", "model")  # of which the doctor takes several
+
+
 def test_a_flag_of_one_name_says_the_same_in_every_program():
     said: dict[str, set[str]] = {}
     for program in PROGRAMS:
@@ -75,7 +78,8 @@ def test_a_flag_of_one_name_says_the_same_in_every_program():
         assert "Examples:\n" in module.__doc__ and f"python -m tf_lwdgh.{program} " in module.__doc__
         for name in set(flags.FLAGS) - before:
             flag = flags.FLAGS[name]
-            said.setdefault(name, set()).add(f"{flag.flag_type()} {flag.default} {flag.help}")
+            if program != "doctor" or name not in EXAMINED:
+                said.setdefault(name, set()).add(f"{flag.flag_type()} {flag.default} {flag.help}")
             delattr(flags.FLAGS, name)
     assert len(said) > 25 and {"run_dir", "gin_file", "gin_param", "data_dir", "checkpoint", "csv"} <= set(said)
     assert not {name: texts for name, texts in said.items() if len(texts) > 1}

@@ -68,7 +68,7 @@ def test_settings_hold_defaults_and_macros_as_values(tmp_path):
     "binding, message",
     [
         ("N_WAY = 7", "split 'train' of data set 'patterns' has 6.*EpisodeConfig.n_way = 7"),
-        ("N_QUERY = 12", "class 0 has 12.*EpisodeConfig.n_query = 12"),
+        ("N_QUERY = 12", "class 'train-0' has 12.*EpisodeConfig.n_query = 12"),
         ("IMAGE_SIZE = 3", "at least 4 × 4 pixels.*ImageConfig.image_size"),
         ("INNER_LR = -1", "InnerLoop.inner_lr must be >= 0"),
         ("INNER_LR = {'hed': 0.1}", "every expression must match a variable"),
