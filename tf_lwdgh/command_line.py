@@ -190,12 +190,18 @@ def start_tensorflow() -> None:
 
         tf.config.list_physical_devices()
     absl.logging.set_verbosity(absl.logging.WARNING)
+    tf.get_logger().addFilter(_is_no_note_on_tracing)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     ours = logging.getLogger("tf_lwdgh")
     ours.addHandler(handler)
     ours.setLevel(logging.INFO)
     ours.propagate = False
+
+
+def _is_no_note_on_tracing(record: logging.LogRecord) -> bool:
+    """Judging several settings traces a graph for each, on purpose."""
+    return "triggered tf.function retracing" not in str(record.msg)
 
 
 @contextlib.contextmanager
