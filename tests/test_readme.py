@@ -47,6 +47,7 @@ SUBSTITUTES = (
     ("python -m tf_lwdgh.study", "{} --only=MAML --noestimate"),  # one of its runs
     ("python -m tf_lwdgh.serve", f"{{}} --port={PORT} > served.log 2>&1 & echo $! > served.pid; {READY}"),
     ("tensorboard", "{} --inspect"),  # reads what the server would, and ends
+    ("python -m mkdocs build", "{} --help"),  # tests/test_site.py builds it
     ("python -m pip install --editable .", "python setup.py --version"),  # pip would download
 )
 # Commands that need files which cannot be had here must say that the files are missing.

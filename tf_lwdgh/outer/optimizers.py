@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -103,7 +104,9 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return {"total_steps": self.total_steps, **dataclasses.asdict(self.settings)}
 
 
-def build(name_or_class, rate: LearningRate, total_steps: int) -> keras.optimizers.Optimizer:
+def build(
+    name_or_class: Callable[..., object], rate: LearningRate, total_steps: int
+) -> keras.optimizers.Optimizer:
     """Makes the optimizer.
 
     Args:

@@ -174,7 +174,8 @@ def judge_each(
       By data set, the result and the tasks.
 
     Raises:
-      As `judge`; FileNotFoundError also where a class of the split has no file of records.
+      FileNotFoundError: as `judge`, and where a class of the split has no file of records.
+      ValueError: as `judge`.
     """
     settings = _settings(run_dir, gin_params, gin_files)
     if settings.dataset is not None:
@@ -217,7 +218,8 @@ def judge_in_ways(
       which: 'best' or 'last'.
 
     Raises:
-      As `judge`.
+      FileNotFoundError: as `judge`.
+      ValueError: as `judge`.
     """
     settings = _settings(run_dir, gin_params, ())
     other = None if settings.dataset is None else DatasetConfig(settings.dataset, None)

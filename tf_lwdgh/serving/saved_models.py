@@ -103,7 +103,11 @@ def export(
       output: the folder to write, or that of all versions.
       model_version: see `versioned`.
       overwrite: whether an earlier export there may be replaced.
-      run_dir, checkpoint, gin_params, batch_norm, gin_files: see `from_run`.
+      run_dir: see `from_run`.
+      checkpoint: see `from_run`.
+      gin_params: see `from_run`.
+      batch_norm: see `from_run`.
+      gin_files: see `from_run`.
 
     Returns:
       The folder that was written, and the export's metadata.

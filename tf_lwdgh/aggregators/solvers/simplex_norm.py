@@ -65,7 +65,9 @@ def where_needed(
 
     Args:
       needed: [..., 1] bool.
-      matrix, linear, factor: as for `simplex_minimum_with_norm`.
+      matrix: as for `simplex_minimum_with_norm`.
+      linear: likewise.
+      factor: likewise.
       shortest: the least t that is considered; smaller ones make w's multiples w·a/t coarse.
 
     Returns:
