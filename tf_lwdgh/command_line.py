@@ -82,12 +82,13 @@ def define_data_dir() -> None:
     )
 
 
+MOST_PIXELS = 89_478_485  # Pillow begins to warn there
 MAX_PIXELS = "The most pixels, height × width, that an image may have."
 
 
 def define_max_pixels() -> None:
     """--max_pixels."""
-    flags.DEFINE_integer("max_pixels", 89_478_485, MAX_PIXELS)
+    flags.DEFINE_integer("max_pixels", MOST_PIXELS, MAX_PIXELS)
 
 
 @contextlib.contextmanager

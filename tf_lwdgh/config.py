@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 import gin
+
 from tf_lwdgh import annotations as kinds
 
 external_configurable = gin.external_configurable

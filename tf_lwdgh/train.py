@@ -63,21 +63,7 @@ def train(
     *,
     profile: bool = False,
 ) -> None:
-    """Trains.
-
-    Args:
-      gin_files: at least one.
-      gin_params: single bindings.
-      run_dir: the run's folder; None: by the names of the gin files.
-      data_dir: the folder of data sets.
-      profile: whether to profile a few steps.
-
-    Raises:
-      ValueError: a setting is wrong.
-      FileNotFoundError: a file or the data set is not there.
-      TrainingDiverged: the loss was not finite.
-      WorkerLost: another process of the run is gone.
-    """
+    """Trains as the flags say, and prints what came of it: see `runs.training.train`."""
     command_line.require_flag("gin_file", gin_files, _EXAMPLE)
     command_line.start_tensorflow()
     from tf_lwdgh.runs import training

@@ -65,8 +65,8 @@ def parser(
     out.add_argument(
         "--max_pixels",
         type=int,
-        default=89_478_485,
-        help=f"{command_line.MAX_PIXELS[:-1]} (default: 89478485).",
+        default=command_line.MOST_PIXELS,
+        help=f"{command_line.MAX_PIXELS[:-1]} (default: %(default)s).",
     )
     out.add_argument(
         "--max_unpacked",

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from tf_lwdgh import files
+from tf_lwdgh import command_line, files
 
 TIMES, LEAST = 100, 1 << 30  # an archive may unpack to so many times its size, and to so many bytes
 _BLOCK = 4096  # bytes that the smallest file takes on a disk
@@ -27,7 +27,7 @@ class Limits:
         100 times the archive's size, and at least 1 GiB.
     """
 
-    max_pixels: int = 89_478_485
+    max_pixels: int = command_line.MOST_PIXELS
     max_unpacked: int | None = None
 
     def __post_init__(self) -> None:

@@ -62,21 +62,26 @@ class Run:
       learner: the learner's name.
       dataset: the name of what it was trained on.
       settings: what it was trained with, by 'Name.argument', as text.
+
+    Args:
+      run_dir: its folder.
+      data_dir: see `load_run`, as the next two.
+      checkpoint: see there.
+      batch_norm: see there.
+      on_top: gin_params and gin_files, by these names.
     """
 
     def __init__(
         self,
-        run_dir: str | os.PathLike[str],
-        *,
-        data_dir: str | os.PathLike[str] = "data",
-        checkpoint: str = "best",
-        gin_params: Sequence[str] = (),
-        gin_files: Sequence[str] = (),
-        batch_norm: str | None = None,
+        run_dir: str,
+        data_dir: str | os.PathLike[str],
+        checkpoint: str,
+        batch_norm: str | None,
+        on_top: dict[str, Any],
     ) -> None:
-        self.run_dir, self.checkpoint = os.fspath(run_dir), checkpoint
+        self.run_dir, self.checkpoint = run_dir, checkpoint
         self._data_dir, self._batch_norm = data_dir, batch_norm
-        self._on_top: dict[str, Any] = {"gin_params": list(gin_params), "gin_files": list(gin_files)}
+        self._on_top = on_top
         with settings_cleared():
             assembly = experiment.from_run(run_dir, **self._on_top)
             Threads().apply_if_unstarted(TaskExecution().at_once(None))
@@ -165,10 +170,8 @@ def load_run(
       FileNotFoundError: no such run, or no checkpoint in it yet.
       ValueError: a setting is wrong, or no checkpoint is whole.
     """
-    return Run(
-        run_dir, data_dir=data_dir, checkpoint=checkpoint, gin_params=gin_params, gin_files=gin_files,
-        batch_norm=batch_norm,
-    )  # fmt: skip
+    on_top = {"gin_params": list(gin_params), "gin_files": list(gin_files)}
+    return Run(os.fspath(run_dir), data_dir, checkpoint, batch_norm, on_top)
 
 
 @contextlib.contextmanager
