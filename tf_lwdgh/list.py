@@ -20,7 +20,7 @@ import os
 import pathlib
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 from absl import app
@@ -79,10 +79,11 @@ def listed(words: Sequence[str]) -> str:
     Raises:
       ValueError: there is none.
     """
-    chosen = [e for e in entries() if all(_fits(e, word.lower()) for word in words)]
+    there = entries()
+    kinds = dict.fromkeys(e.kind for e in there)
+    chosen = [e for e in there if all(_fits(e, word.lower(), kinds) for word in words)]
     if not chosen:
-        kinds = ", ".join(dict.fromkeys(e.kind for e in entries()))
-        raise ValueError(f"nothing is called {' '.join(words)!r}. The kinds are {kinds}.")
+        raise ValueError(f"nothing is called {' '.join(words)!r}. The kinds are {', '.join(kinds)}.")
     width = max(len(e.name) for e in chosen) + 2
     lines: list[str] = []
     for kind in dict.fromkeys(e.kind for e in chosen):
@@ -91,8 +92,8 @@ def listed(words: Sequence[str]) -> str:
     return "\n".join(lines[:-1])
 
 
-def _fits(entry: Entry, word: str) -> bool:
-    if word in {e.kind for e in entries()}:
+def _fits(entry: Entry, word: str, kinds: Container[str]) -> bool:
+    if word in kinds:
         return entry.kind == word
     return word in f"{entry.name} {entry.line}".lower()
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tf_lwdgh.examinations.report import Report
 from tf_lwdgh.serving import warmup
 from tf_lwdgh.serving.functions import IMAGES, NAMES, TASKS
-from tf_lwdgh.serving.loaded import Loaded, load
+from tf_lwdgh.serving.loaded import Loaded, load, versions
 
 _FILES = ("saved_model.pb", "variables/variables.index", "assets/metadata.json")
 _TOLD = ("learner", "backbone", "batch_norm", "trained_n_way", "classifier", "image", "step")
@@ -53,10 +53,8 @@ def examine(path: str) -> Report:
 
 def _newest(path: str) -> str:
     """The folder, or that of the highest version in it."""
-    if os.path.isdir(path) and not os.path.exists(os.path.join(path, _FILES[0])):
-        numbers = [int(name) for name in os.listdir(path) if re.fullmatch("[1-9][0-9]*", name)]
-        return os.path.join(path, str(max(numbers))) if numbers else path
-    return path
+    numbers = [] if os.path.exists(os.path.join(path, _FILES[0])) else versions(path)
+    return os.path.join(path, str(numbers[-1])) if numbers else path
 
 
 def _load(report: Report, path: str, again: str) -> Loaded | None:

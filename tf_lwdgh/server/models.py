@@ -16,12 +16,11 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tf_lwdgh.server.refusals import Refused
 from tf_lwdgh.serving import warmup
 from tf_lwdgh.serving.functions import IMAGES, TASKS
-from tf_lwdgh.serving.loaded import Loaded, load
+from tf_lwdgh.serving.loaded import NUMBER, Loaded, load, versions
 from tf_lwdgh.serving.signatures import Signature
 
 LOADING, AVAILABLE, END = "LOADING", "AVAILABLE", "END"
 _FILE = "saved_model.pb"
-_VERSION = "[1-9][0-9]*"
 _log = logging.getLogger(__name__)
 
 
@@ -45,15 +44,12 @@ class Models:
         whole = os.path.abspath(path)
         if os.path.exists(os.path.join(whole, _FILE)):
             folder, number = os.path.split(whole)
-            numbered = re.fullmatch(_VERSION, number) is not None
+            numbered = re.fullmatch(NUMBER, number) is not None
             self.versions = {int(number) if numbered else 1: whole}
             self.name = name or os.path.basename(folder if numbered else whole)
         else:
-            there = sorted(os.listdir(whole)) if os.path.isdir(whole) else []
-            found = [n for n in there if os.path.exists(os.path.join(whole, n, _FILE))]
-            self.versions = {
-                int(n): os.path.join(whole, n) for n in found if re.fullmatch(_VERSION, n)
-            }
+            there = {n: os.path.join(whole, str(n)) for n in versions(whole)}
+            self.versions = {n: p for n, p in there.items() if os.path.exists(os.path.join(p, _FILE))}
             self.name = name or os.path.basename(whole)
         if not self.versions:
             raise FileNotFoundError(

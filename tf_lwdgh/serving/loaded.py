@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from tf_lwdgh.serving.functions import TASKS
 from tf_lwdgh.serving.signatures import Signature, reason
 
 Classifier = dict[str, np.ndarray]
+NUMBER = "[1-9][0-9]*"  # the name of a version's folder
 
 
 class Loaded:
@@ -135,6 +137,12 @@ def load(path: str | os.PathLike[str]) -> Loaded:
         metadata = json.load(file)
     model = tf.saved_model.load(os.fspath(path))
     return Loaded(model, metadata, {n: Signature(n, f) for n, f in model.signatures.items()})
+
+
+def versions(folder: str | os.PathLike[str]) -> list[int]:
+    """The numbers of the versions that a model's folder holds, in their order; none where it is no folder."""
+    there = os.listdir(folder) if os.path.isdir(folder) else []
+    return sorted(int(name) for name in there if re.fullmatch(NUMBER, name))
 
 
 def _array(name: str, value: Any) -> np.ndarray:

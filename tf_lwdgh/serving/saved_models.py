@@ -17,10 +17,10 @@ from tf_lwdgh.learners.base import BATCH_NORM
 from tf_lwdgh.outer.evaluation import Evaluation
 from tf_lwdgh.runs import experiment
 from tf_lwdgh.runs.judge import load_checkpoint
+from tf_lwdgh.serving.loaded import NUMBER, versions
 from tf_lwdgh.serving.module import ServingModule
 
 METADATA = "metadata.json"
-_NUMBER = "[1-9][0-9]*"
 SERVED = (*BATCH_NORM, "as_trained")
 _BATCH_NORM = re.compile(r"\s*(?:BATCH_NORM|[\w./]+\.batch_norm)\s*=")  # a binding of it
 
@@ -136,10 +136,8 @@ def versioned(output: str, version: str | None) -> str:
     if version is None:
         return output
     if version == "next":
-        there = os.listdir(output) if os.path.isdir(output) else []
-        numbers = [int(name) for name in there if re.fullmatch(_NUMBER, name)]
-        version = str(max(numbers, default=0) + 1)
-    if not re.fullmatch(_NUMBER, version):
+        version = str(max(versions(output), default=0) + 1)
+    if not re.fullmatch(NUMBER, version):
         raise ValueError(
             f"--model_version must be a whole number from 1, or 'next'. Received: {version!r}."
         )
