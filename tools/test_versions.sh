@@ -15,7 +15,7 @@ export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3} PYTHONNOUSERSITE=1
 unset PYTHONPATH
 
 mkdir "$work/source"
-cp -r "$root"/{tf_lwdgh,gin,setup.py,setup.cfg,requirements.txt,README.md,LICENSE,MANIFEST.in} "$work/source"
+cp -r "$root"/{tf_lwdgh,gin,setup.py,setup.cfg,pyproject.toml,requirements.txt,README.md,LICENSE,MANIFEST.in} "$work/source"
 "$PYTHON" -m pip wheel --quiet --no-deps --wheel-dir "$work" "$work/source"
 wheel=$(echo "$work"/tf_lwdgh-*.whl)
 

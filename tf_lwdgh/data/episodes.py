@@ -85,8 +85,14 @@ class EpisodeConfig:
 TaskShape = EpisodeConfig | VariableEpisodes
 
 
-def check(spec: Spec, split: str, config: TaskShape) -> None:
+def check(spec: Spec, split: str, config: TaskShape, binding: str = "EpisodeConfig") -> None:
     """Makes sure, before anything runs, that the split (of every set) can fill every possible task.
+
+    Args:
+      spec: the data set's or mixture's description.
+      split: 'train', 'val' or 'test'.
+      config: the tasks' shape.
+      binding: whose attributes in gin a shape that does not vary is told by.
 
     Raises:
       ValueError: the split has fewer classes than n_way, or a class fewer than k_shot + n_query
@@ -97,15 +103,15 @@ def check(spec: Spec, split: str, config: TaskShape) -> None:
         return
     if isinstance(spec, Mixture):
         for part in spec.specs:
-            check(part, split, config)
+            check(part, split, config, binding)
         return
     classes, available = spec.classes(split), n_classes(spec, split, config)
     if config.n_way > available:
         turned = f" ({len(classes)} x {N_ROTATIONS} rotations)" if config.rotations else ""
         raise ValueError(
-            f"EpisodeConfig.n_way must be at most the number of classes: split {split!r} of data "
+            f"{binding}.n_way must be at most the number of classes: split {split!r} of data "
             f"set {spec.name!r} has {available}{turned}. "
-            f"Received: EpisodeConfig.n_way = {config.n_way}."
+            f"Received: {binding}.n_way = {config.n_way}."
         )
     short = [c for c in classes if spec.images_per_class[c] < config.images_per_class]
     if short:
@@ -113,9 +119,9 @@ def check(spec: Spec, split: str, config: TaskShape) -> None:
         sizes = ", ".join(f"class {names[c]!r} has {counts[c]}" for c in short[:3])
         more = f" and {len(short) - 3} more classes are short" if len(short) > 3 else ""
         raise ValueError(
-            "EpisodeConfig.k_shot + EpisodeConfig.n_query must be at most the number of images of "
+            f"{binding}.k_shot + {binding}.n_query must be at most the number of images of "
             f"every class: in split {split!r} of data set {spec.name!r} {sizes}{more}. Received: "
-            f"EpisodeConfig.k_shot = {config.k_shot}, EpisodeConfig.n_query = {config.n_query}, "
+            f"{binding}.k_shot = {config.k_shot}, {binding}.n_query = {config.n_query}, "
             f"which need {config.images_per_class}."
         )
 

@@ -12,6 +12,7 @@ from tf_lwdgh.data.episodes import EpisodeConfig
 from tf_lwdgh.data.images import ImageConfig
 from tf_lwdgh.data.label_noise import LabelNoise
 from tf_lwdgh.data.pipeline import PipelineConfig
+from tf_lwdgh.data.training_tasks import TrainingTasks
 from tf_lwdgh.examinations.report import Report
 from tf_lwdgh.outer.evaluation import Evaluation
 from tf_lwdgh.outer.meta_step import OuterLoop
@@ -23,7 +24,7 @@ from tf_lwdgh.studies import conduct
 
 _PARTS: tuple[Callable[[], Any], ...] = (
     DatasetConfig, EpisodeConfig, ImageConfig, LabelNoise, PipelineConfig, OuterLoop, TaskExecution, Threads,
-    TrainerConfig, Evaluation, Experiment,
+    TrainerConfig, TrainingTasks, Evaluation, Experiment,
 )  # fmt: skip
 _REFUSALS = (ValueError, TypeError, RuntimeError)  # RuntimeError: gin's, of a binding that is required
 _NO_DATA = "make the data set, or name its folder with --data_dir; `tf-lwdgh convert --help` lists the converters"

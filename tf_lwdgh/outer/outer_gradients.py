@@ -57,7 +57,9 @@ def outer_gradients(
     learner, meta = parameters.learner, meta or parameters.values()
     clock = clock or Clock(tf.constant(0), steps_per_epoch=1, epochs=1, seed=0)
     collective, execution = collective or Collective(), execution or TaskExecution()
-    context = Context(parameters.model, training=True, clock=clock, loss_scale=loss_scale)
+    context = Context(
+        parameters.model, training=True, n_way=_ways(parameters, episodes), clock=clock, loss_scale=loss_scale
+    )
     tasks = _tasks(context, parameters, meta, episodes, collective, execution)
 
     def one_task(task: _Task) -> Outcome:
@@ -69,6 +71,12 @@ def outer_gradients(
         return Outcome(flat, result.loss, hits, list(result.state), list(result.told))
 
     return execution.over(one_task, tasks, _signature(parameters, meta))
+
+
+def _ways(parameters: MetaParameters, episodes: Episode) -> int | None:
+    """The ways of tasks of one shape; None where they are the network's, vary, or are no matter to the learner."""
+    known = None if episodes.varies or isinstance(episodes.class_ids, tuple) else episodes.class_ids.shape[-1]
+    return known if parameters.learner.any_way_in_training and known != parameters.model.n_way else None
 
 
 def _told(context: Context, episodes: Episode, task: _Task) -> Context:

@@ -24,6 +24,7 @@ from tf_lwdgh.data.label_noise import LabelNoise
 from tf_lwdgh.data.mixed_source import Source, open_source
 from tf_lwdgh.data.mixtures import Mixture, Spec
 from tf_lwdgh.data.pipeline import PipelineConfig
+from tf_lwdgh.data.training_tasks import TrainingTasks
 from tf_lwdgh.data.variable_episodes import VariableEpisodes
 from tf_lwdgh.learners import MAML, Learner
 from tf_lwdgh.learners.meta_parameters import MetaParameters
@@ -135,14 +136,20 @@ class Experiment:
             self._check_varying(noise)
         if spec is None and data_dir is not None:
             spec = dataset.open(data_dir)
-        learner, training = self.learner, self.episodes or episode
+        learner, others = self.learner, TrainingTasks()
+        training: TaskShape = self.episodes or others.of(episode)
+        if "train" in splits:
+            self._check_others(others, episode)
         if spec is not None and "train" in splits:
             learner = learner.for_classes(episodes.n_classes(spec, "train", episode))
-            training = _own_shape(learner, spec, episode) or training
+            training = _own_shape(learner, spec, episode, others) or training
         labelled = episode if training is self.episodes else training
         noise.count(labelled.n_way * labelled.k_shot)
         for split in splits if spec is not None else ():
-            episodes.check(spec, split, training if split == "train" else self.episodes or episode)
+            if split == "train":
+                episodes.check(spec, split, training, "TrainingTasks" if others.given else "EpisodeConfig")
+            else:
+                episodes.check(spec, split, self.episodes or episode)
         outer, strategy = OuterLoop(), strategies.make(self.strategy)
         told = {"gin settings": config.full_text(), "data set": getattr(spec, "fingerprint", "")}
         workers = Workers(strategy)
@@ -178,6 +185,13 @@ class Experiment:
             workers=workers,
         )
 
+    def _check_others(self, others: TrainingTasks, episode: EpisodeConfig) -> None:
+        """Makes sure that training tasks may have another shape than the others."""
+        if self.episodes is not None:
+            others.refuse("None where Experiment.episodes says how training tasks vary")
+        if not self.learner.any_way_in_training and others.n_way != episode.n_way:
+            how = _HOW_ANY_WAY.format(type(self.learner).__name__).removesuffix(".")
+            others.refuse(f"EpisodeConfig.n_way = {episode.n_way}, the width of the head, or None. {how}", "n_way")
 
     def _check_varying(self, noise: LabelNoise) -> None:
         """Makes sure that all else fits tasks that vary in ways and shots."""
@@ -328,13 +342,18 @@ class Assembly:
         return episode
 
 
-def _own_shape(learner: Learner, spec: Spec, episode: EpisodeConfig) -> EpisodeConfig | None:
+def _own_shape(
+    learner: Learner, spec: Spec, episode: EpisodeConfig, others: TrainingTasks
+) -> EpisodeConfig | None:
     """The shape of a learner's own of its training tasks, where it has one."""
     sets = spec.specs if isinstance(spec, Mixture) else (spec,)
     n_classes = min(episodes.n_classes(part, "train", episode) for part in sets)
     n_images = min(part.images_per_class[c] for part in sets for c in part.classes("train"))
     own: Mapping[str, Any] = learner.training_shape(n_classes, n_images)
-    return dataclasses.replace(episode, **own) if own else None
+    if not own:
+        return None
+    others.refuse(f"None with @{type(learner).__name__}(), whose training tasks have a shape of its own")
+    return dataclasses.replace(episode, **own)
 
 
 def parse_run(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tf_lwdgh.data.episodes import TaskShape
 from tf_lwdgh.data.mixtures import Spec
 from tf_lwdgh.data.store import SPLITS
 from tf_lwdgh.data.variable_episodes import VariableEpisodes
@@ -49,7 +50,11 @@ def _data(spec: Spec) -> str:
 
 
 def _tasks(assembly: Assembly) -> str:
-    shape = assembly.shape
+    shape, training = assembly.shape, assembly.training_episode
+    return _shape(shape) + ("" if training is shape or training == shape else f"; in training {_shape(training)}")
+
+
+def _shape(shape: TaskShape) -> str:
     if isinstance(shape, VariableEpisodes):
         return f"varying ways and shots, {shape.min_ways} to {shape.max_ways_upper_bound} ways"
     return f"{shape.n_way}-way {shape.k_shot}-shot, {shape.n_query} queries a class"
