@@ -34,7 +34,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted(str(f.relative_to(ROOT)) for f in (ROOT / "gin").rglob("*.gin"))
 EXPERIMENTS = [f for f in FILES if f.count("/") == 1 and f != "gin/base.gin"]
 STUDIES = [f for f in FILES if f.startswith("gin/studies/")]
-FRAGMENTS = [f for f in FILES if f.count("/") == 2 and f not in STUDIES]
+RECIPES = [f for f in FILES if f.startswith("gin/recipes/")]
+FRAGMENTS = [f for f in FILES if f.count("/") == 2 and f not in (*STUDIES, *RECIPES)]
 ROOMS = {room: [f for f in FRAGMENTS if f.split("/")[1] == room] for room in (
     "aggregators", "backbones", "datasets", "learners", "precision", "protocols", "shots", "sizes",
 )}  # fmt: skip
@@ -147,6 +148,20 @@ def test_every_experiment_is_the_papers_method_on_its_data_set_and_backbone(
         assert assembly.keras_model.count_params() >= PARAMETERS[backbone] * 0.98
     else:
         assert name_of(path) in ("omniglot", "glyphs_demo", "cifar_fs_convnet4", "fc100_convnet4")
+
+
+@pytest.mark.parametrize("path", RECIPES)
+def test_a_recipe_is_a_learners_own_on_its_data_set(path, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    config.parse([str(ROOT / path)])
+    assembly = Experiment().build(None, spec=described(DatasetConfig()), splits=store.SPLITS)
+    assert (assembly.episode.n_way, assembly.episode.k_shot, assembly.episode.n_query) == (5, 1, 15)
+    assert assembly.evaluation_episode(Evaluation()) == assembly.episode
+    data_set, learner = name_of(path).split("_")
+    assert assembly.dataset.name.split("_")[0] == data_set
+    assert letters(type(assembly.learner).__name__).startswith(learner)
+    lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
+    assert "5-way 1-shot" in lines[0] and lines[1] == COMMAND.format(path)
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS)

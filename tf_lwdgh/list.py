@@ -29,7 +29,10 @@ from tf_lwdgh import command_line, config
 
 PROGRAM = "tf_lwdgh.list"
 EXPERIMENTS = "experiments"
-_ORDER = (EXPERIMENTS, "learners", "aggregators", "backbones", "datasets", "shots", "precision", "protocols", "sizes")
+_ORDER = (
+    EXPERIMENTS, "recipes", "learners", "aggregators", "backbones", "datasets", "shots",
+    "precision", "protocols", "sizes",
+)  # fmt: skip
 _SHARED = "base"  # what every experiment includes
 _COMMAND = "# Command:"
 WIDTH = 140  # characters of a line, without the name

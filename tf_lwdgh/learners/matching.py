@@ -60,6 +60,7 @@ class MatchingNetwork(EmbeddingLearner):
         Published("mini-ImageNet 5-way 5-shot, Convnet4, full context", "55.31 ± 0.73", "LEO's table"),
         Published("mini-ImageNet 5-way 1-shot, Convnet4", "48.14 ± 0.78", "Chen et al. 2019"),
         Published("mini-ImageNet 5-way 5-shot, Convnet4", "63.48 ± 0.66", "Chen et al. 2019"),
+        Published("Omniglot 5-way 1-shot", "98.1", "the paper"),
     )
     traps: ClassVar[str] = (
         "Uneven shots favour the class of more. With full context the order of the support set counts: "

@@ -24,7 +24,6 @@ from tf_lwdgh.data.label_noise import LabelNoise
 from tf_lwdgh.data.mixed_source import Source, open_source
 from tf_lwdgh.data.mixtures import Mixture, Spec
 from tf_lwdgh.data.pipeline import PipelineConfig
-from tf_lwdgh.data.training_tasks import TrainingTasks
 from tf_lwdgh.data.variable_episodes import VariableEpisodes
 from tf_lwdgh.learners import MAML, Learner
 from tf_lwdgh.learners.meta_parameters import MetaParameters
@@ -36,13 +35,10 @@ from tf_lwdgh.outer.meta_step import MetaStep, OuterLoop
 from tf_lwdgh.outer.optimizers import LearningRate
 from tf_lwdgh.outer.task_execution import TaskExecution
 from tf_lwdgh.outer.workers import Workers
+from tf_lwdgh.runs import task_shapes
 from tf_lwdgh.runs.config import TrainerConfig  # noqa: F401  (a run's config.gin binds it)
 
 CONFIG_FILE = "config.gin"
-_HOW_ANY_WAY = (
-    "A learner whose head starts every task at zero takes any number: {}.head = 'zero', where it has that "
-    "setting; so do @ProtoMAML() and learners that compare with the support set, such as @PrototypicalNetwork()."
-)
 _FOR_LATER = ("Evaluation.", "Threads.", "TrainerConfig.")  # used by one program and not another
 
 
@@ -133,23 +129,13 @@ class Experiment:
         dataset = dataset or DatasetConfig()
         episode, image, noise = EpisodeConfig(), ImageConfig(), LabelNoise()
         if self.episodes is not None:
-            self._check_varying(noise)
+            task_shapes.check_varying(self.learner, self.strategy)
         if spec is None and data_dir is not None:
             spec = dataset.open(data_dir)
-        learner, others = self.learner, TrainingTasks()
-        training: TaskShape = self.episodes or others.of(episode)
-        if "train" in splits:
-            self._check_others(others, episode)
+        learner = self.learner
         if spec is not None and "train" in splits:
             learner = learner.for_classes(episodes.n_classes(spec, "train", episode))
-            training = _own_shape(learner, spec, episode, others) or training
-        labelled = episode if training is self.episodes else training
-        noise.count(labelled.n_way * labelled.k_shot)
-        for split in splits if spec is not None else ():
-            if split == "train":
-                episodes.check(spec, split, training, "TrainingTasks" if others.given else "EpisodeConfig")
-            else:
-                episodes.check(spec, split, self.episodes or episode)
+        training = task_shapes.of_training(learner, episode, self.episodes, spec, splits)
         outer, strategy = OuterLoop(), strategies.make(self.strategy)
         told = {"gin settings": config.full_text(), "data set": getattr(spec, "fingerprint", "")}
         workers = Workers(strategy)
@@ -184,31 +170,6 @@ class Experiment:
             strategy=strategy,
             workers=workers,
         )
-
-    def _check_others(self, others: TrainingTasks, episode: EpisodeConfig) -> None:
-        """Makes sure that training tasks may have another shape than the others."""
-        if self.episodes is not None:
-            others.refuse("None where Experiment.episodes says how training tasks vary")
-        if not self.learner.any_way_in_training and others.n_way != episode.n_way:
-            how = _HOW_ANY_WAY.format(type(self.learner).__name__).removesuffix(".")
-            others.refuse(f"EpisodeConfig.n_way = {episode.n_way}, the width of the head, or None. {how}", "n_way")
-
-    def _check_varying(self, noise: LabelNoise) -> None:
-        """Makes sure that all else fits tasks that vary in ways and shots."""
-        TaskExecution().check_varying()
-        if noise.on:
-            raise ValueError(pipeline.NO_NOISE.format(noise.share_of_labels))
-        if not self.learner.any_way_in_training:
-            raise ValueError(
-                "Experiment.episodes = @VariableEpisodes() needs a learner that is trained on tasks of any "
-                f"number of ways. {_HOW_ANY_WAY.format(type(self.learner).__name__)} "
-                f"Received: Experiment.learner = @{type(self.learner).__name__}()."
-            )
-        if self.strategy != "default":
-            raise ValueError(
-                "Experiment.strategy must be 'default' with Experiment.episodes = @VariableEpisodes(). "
-                f"Received: Experiment.strategy = {self.strategy!r}."
-            )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -298,23 +259,7 @@ class Assembly:
           ValueError: another number of ways than the head has, calls that do not fit the queries, or the
             split cannot fill the tasks.
         """
-        varying = evaluation.episodes
-        if not evaluation.fixes_shape:
-            varying = varying or self.experiment.episodes
-        shape = self._fixed_shape(evaluation) if varying is None else varying
-        if varying is not None:
-            TaskExecution().check_varying()
-            if evaluation.queries_per_call is not None:
-                raise ValueError(
-                    "Evaluation.queries_per_call must be None for tasks of varying shape. Received: "
-                    f"Evaluation.queries_per_call = {evaluation.queries_per_call}."
-                )
-            if not self.learner.any_way:
-                raise ValueError(
-                    "tasks that vary in ways (VariableEpisodes) need a learner that takes any number of "
-                    f"ways. {_HOW_ANY_WAY.format(type(self.learner).__name__)} "
-                    f"Received: Experiment.learner = @{type(self.learner).__name__}()."
-                )
+        shape = task_shapes.of_evaluation(self.learner, evaluation, self.episode, self.experiment.episodes)
         if (spec or self.spec) is not None:
             episodes.check(spec or self.spec, evaluation.split, shape)
         return shape
@@ -323,37 +268,6 @@ class Assembly:
         """The ways of tasks of a shape; None where they are the head's, or vary from task to task."""
         varies = isinstance(shape, VariableEpisodes)
         return None if varies or shape.n_way == self.episode.n_way else shape.n_way
-
-    def _fixed_shape(self, evaluation: Evaluation) -> EpisodeConfig:
-        changes = {
-            name: getattr(evaluation, name)
-            for name in ("n_way", "k_shot", "n_query")
-            if getattr(evaluation, name) is not None
-        }
-        episode = dataclasses.replace(self.episode, **changes)
-        if episode.n_way != self.episode.n_way and not self.learner.any_way:
-            raise ValueError(
-                "Evaluation.n_way must be the training's EpisodeConfig.n_way = "
-                f"{self.episode.n_way}, since {type(self.learner).__name__} was trained with a head of "
-                f"that many ways. {_HOW_ANY_WAY.format(type(self.learner).__name__)} "
-                f"Received: Evaluation.n_way = {episode.n_way}."
-            )
-        evaluation.check_calls(episode.n_way * episode.n_query)
-        return episode
-
-
-def _own_shape(
-    learner: Learner, spec: Spec, episode: EpisodeConfig, others: TrainingTasks
-) -> EpisodeConfig | None:
-    """The shape of a learner's own of its training tasks, where it has one."""
-    sets = spec.specs if isinstance(spec, Mixture) else (spec,)
-    n_classes = min(episodes.n_classes(part, "train", episode) for part in sets)
-    n_images = min(part.images_per_class[c] for part in sets for c in part.classes("train"))
-    own: Mapping[str, Any] = learner.training_shape(n_classes, n_images)
-    if not own:
-        return None
-    others.refuse(f"None with @{type(learner).__name__}(), whose training tasks have a shape of its own")
-    return dataclasses.replace(episode, **own)
 
 
 def parse_run(
