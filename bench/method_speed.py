@@ -2,23 +2,27 @@
 """Seconds of a meta-step of every learner (with the mean) and every aggregator (with MAML), beside MAML + mean.
 
     python -m bench.method_speed --out docs/method_speed.json
+    python -m bench.method_speed --learners="prototypical_network snail" --aggregators= --out=some.json
 
 All in one process, in turn with the baseline (A B A B …), on W1's shape: Convnet4, 84×84, four tasks of 5-way
-1-shot with 15 queries, and on one set of tasks. A learner has the settings of its gin fragment, but for the
-number of tasks. What an aggregator adds is milliseconds where a step is seconds, and would drown in a step's
-noise: aggregation and conflict report are timed alone, on the outer gradients of MAML, in turn with the mean's,
-and the difference is set against the baseline's step.
+1-shot with 15 queries, and on one set of tasks. A learner has the settings of its gin fragment, its network and
+its training tasks too, but for the number of tasks. A prediction learns one task's support set, with the inner
+steps of an evaluation, and answers its 75 queries. What an aggregator adds is milliseconds where a step is
+seconds, and would drown in a step's noise: aggregation and conflict report are timed alone, on the outer
+gradients of MAML, in turn with the mean's, and the difference is set against the baseline's step.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import gc
 import json
 import os
 import pathlib
 import statistics
 import time
+from collections.abc import Collection
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -31,7 +35,7 @@ from tf_lwdgh.aggregators.base import Aggregator
 from tf_lwdgh.aggregators.conflict_report import ConflictReport
 from tf_lwdgh.aggregators.task_gradients import TaskGradients
 from tf_lwdgh.learners.meta_parameters import MetaParameters
-from tf_lwdgh.networks.backbones import convnet4
+from tf_lwdgh.outer.evaluation import Evaluation, Evaluator
 from tf_lwdgh.outer.meta_step import MetaStep, OuterLoop
 from tf_lwdgh.outer.outer_gradients import Outcome, outer_gradients
 from tf_lwdgh.outer.threads import Threads
@@ -39,30 +43,32 @@ from tf_lwdgh.runs.experiment import Experiment
 from tf_lwdgh.types import Clock, Episode
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+_CLASSES, _IMAGES = 64, 600  # of mini-ImageNet's training split, for learners whose tasks depend on them
 
 
 class Contestant:
     """One method, ready to be stepped."""
 
-    def __init__(self, learner_file: str, w: workloads.Workload) -> None:
+    def __init__(self, learner: str, w: workloads.Workload) -> None:
         keras.utils.set_random_seed(0)
-        files = [ROOT / "gin/mini_convnet4.gin", ROOT / "gin/learners" / learner_file]
-        config.parse([str(f) for f in files])
-        learner = Experiment().learner
-        model = convnet4(
-            image_size=w.image_size, channels=w.channels, n_way=w.n_way, filters=w.filters
-        )
+        files = [ROOT / "gin/mini_convnet4.gin", ROOT / f"gin/learners/{learner}.gin"]
+        config.parse([str(f) for f in files], [f"convnet4.filters = {w.filters}"])
+        experiment = Experiment()
+        learner = experiment.learner.for_classes(_CLASSES)
+        model = experiment.backbone(image_size=w.image_size, channels=w.channels, n_way=w.n_way)
+        parameters = MetaParameters(model, learner)
         self.step = MetaStep(
-            parameters=MetaParameters(model, learner),
+            parameters=parameters,
             aggregator=aggregators.Mean(),
             optimizer=keras.optimizers.Adam(0.001),
             settings=OuterLoop(meta_batch_size=w.tasks),
             seed=0,
         )
-        arrays = workloads.episodes(w, 0)
-        names = ("support_x", "support_y", "query_x", "query_y")
-        self.episodes = Episode(*(tf.constant(arrays[n]) for n in names))
+        self.episodes = _tasks(dataclasses.replace(w, **learner.training_shape(_CLASSES, _IMAGES)))
+        self.task = _tasks(dataclasses.replace(w, tasks=1))
+        self.evaluator = Evaluator(parameters, inner_steps=Evaluation().inner_steps)
         self.inner_steps = learner.inner_steps()
+        self.weights = sum(v.shape.num_elements() for v in parameters.variables_trained)
 
     def gradients(self) -> Outcome:
         """The tasks' outer gradients and losses."""
@@ -76,6 +82,19 @@ class Contestant:
         out["train/loss"].numpy()
         self.step.parameters.variables_trained[-1].numpy()
         return time.perf_counter() - start
+
+    def predicting_seconds(self) -> float:
+        """Of learning one task and answering its queries."""
+        start = time.perf_counter()
+        self.evaluator(self.task)["predictions"].numpy()
+        return time.perf_counter() - start
+
+
+def _tasks(w: workloads.Workload) -> Episode:
+    arrays = workloads.episodes(w, 0)
+    names = ("support_x", "support_y", "query_x", "query_y")
+    class_ids = tf.tile(tf.range(w.n_way)[None], [w.tasks, 1])
+    return Episode(*(tf.constant(arrays[n]) for n in names), class_ids)
 
 
 class Aggregation:
@@ -120,13 +139,18 @@ def in_turn(baseline: Contestant, other: Contestant, repeats: int) -> dict[str, 
     first = other.seconds()
     other.seconds(), baseline.seconds()
     pairs = [(baseline.seconds(), other.seconds()) for _ in range(repeats)]
-    ratios = [b / a for a, b in pairs]
+    other.predicting_seconds(), baseline.predicting_seconds()
+    predictions = [(baseline.predicting_seconds(), other.predicting_seconds()) for _ in range(repeats)]
     return {
         "baseline_seconds": statistics.median(a for a, _ in pairs),
         "seconds": statistics.median(b for _, b in pairs),
-        "ratio": statistics.median(ratios),
+        "ratio": statistics.median(b / a for a, b in pairs),
+        "baseline_prediction_seconds": statistics.median(a for a, _ in predictions),
+        "prediction_seconds": statistics.median(b for _, b in predictions),
+        "prediction_ratio": statistics.median(b / a for a, b in predictions),
         "first_step_seconds": first,
         "inner_steps": other.inner_steps,
+        "weights": other.weights,
     }
 
 
@@ -134,11 +158,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workload", default="W1")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--learners", help="names of gin/learners/, by spaces; by default all")
+    parser.add_argument("--aggregators", help="names of classes, by spaces; by default all")
     parser.add_argument("--out", default="method_speed.json")
     args = parser.parse_args()
     w = workloads.parse(args.workload)
     Threads().apply(w.tasks)
-    baseline = Contestant("maml.gin", w)
+    baseline = Contestant("maml", w)
     outcome, units = baseline.gradients(), baseline.step.units
     baseline.seconds()
     step_seconds = statistics.median(baseline.seconds() for _ in range(args.repeats))
@@ -153,16 +179,25 @@ def main() -> None:
         print(kind, name, found, flush=True)
         pathlib.Path(args.out).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
-    for name, cls in aggregators.ALL.items():
+    learners = sorted(path.stem for path in (ROOT / "gin/learners").glob("*.gin"))
+    for name in _chosen(args.aggregators, aggregators.ALL):
         try:
-            other = Aggregation(cls(), units, outcome)
+            other = Aggregation(aggregators.ALL[name](), units, outcome)
         except ValueError as error:  # such as Krum with too few tasks
             keep("aggregators", name, {"refused": str(error)})
             continue
         keep("aggregators", name, added(mean, other, step_seconds, 10 * args.repeats))
-    for path in sorted((ROOT / "gin/learners").glob("*.gin")):
-        keep("learners", path.stem, in_turn(baseline, Contestant(path.name, w), args.repeats))
+    for name in _chosen(args.learners, learners):
+        keep("learners", name, in_turn(baseline, Contestant(name, w), args.repeats))
         gc.collect()
+
+
+def _chosen(words: str | None, names: Collection[str]) -> list[str]:
+    chosen = list(names) if words is None else words.split()
+    unknown = [name for name in chosen if name not in names]
+    if unknown:
+        raise SystemExit(f"there is no {', '.join(unknown)}. Known: {', '.join(names)}.")
+    return chosen
 
 
 if __name__ == "__main__":
