@@ -117,7 +117,7 @@ def test_the_list_has_a_line_for_every_gin_file_but_the_shared_one():
     for kind in ("experiments", "learners", "aggregators", "studies", "datasets"):
         assert f"\n{kind}:\n" in f"\n{text}"
     assert listing.listed(["aggregators", "conflict"]).splitlines()[0] == "aggregators:"
-    with pytest.raises(ValueError, match="nothing is called 'owls'. The kinds are experiments, learners"):
+    with pytest.raises(ValueError, match="nothing is called 'owls'. The kinds are experiments, recipes, learners"):
         listing.listed(["owls"])
 
 
