@@ -10,7 +10,6 @@ The tests hold the same promises in their short forms; this takes about half an 
 from __future__ import annotations
 
 import argparse
-import os
 import pathlib
 import random
 import shutil
@@ -23,6 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from tests.memory import resident_bytes
+from tf_lwdgh import command_line
 
 ROOT = pathlib.Path(__file__).parents[1]
 Trial = Callable[[pathlib.Path], str]  # a folder of its own -> what happened
@@ -184,6 +184,35 @@ def bindings(folder: pathlib.Path) -> str:
     return f"{len(known)} settings, {BINDINGS:,} values: {taken} taken, {refused} refused by name"
 
 
+def values(folder: pathlib.Path) -> str:
+    """Every setting of every class that gin can bind, with 32 values: made, or refused by a setting's name; at once."""
+    import dataclasses
+    import re
+
+    from tests.test_annotations import NEEDED, configurables
+
+    settings, made, tried, broken = 0, 0, 0, []
+    for name, owner in configurables():
+        for field in (f for f in dataclasses.fields(owner) if f.init):
+            settings += 1
+            for value in _VALUES:
+                tried, started, said = tried + 1, time.process_time(), ""
+                try:
+                    owner(**{**NEEDED.get(name, dict)(), field.name: value})
+                    made += 1
+                except (ValueError, OSError) as error:
+                    if field.name not in str(error) and not re.search(rf"\b{name}\.\w", str(error)):
+                        said = str(error)
+                except Exception as error:
+                    said = f"{type(error).__name__}: {error}"
+                if time.process_time() > started + 5:
+                    said = "takes more than 5 seconds"
+                if said:
+                    broken.append(f"{name}.{field.name} = {value!r}: {said}")
+    assert not broken, "\n".join(broken)
+    return f"{settings} settings, {tried:,} values: {made} made, {tried - made:,} refused by name"
+
+
 GIN_FILES = 4000
 _PIECES = (
     "=", "%", "@", "()", "(", "[", "{", "'", '"', "\\", "\n", "\n  ", "#", ".", "/", ":", ",", "include '", "import ",
@@ -287,7 +316,7 @@ def _distorted(r, x):
     return [[], {}, "x", [1, [2]], object()][r.integers(0, 5)]
 
 
-TRIALS: dict[str, Trial] = {f.__name__: f for f in (kills, bindings, gin_files, requests, endurance)}
+TRIALS: dict[str, Trial] = {f.__name__: f for f in (kills, bindings, values, gin_files, requests, endurance)}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -295,7 +324,8 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default=",".join(TRIALS), help="Names, with commas between them.")
     names = parser.parse_args(arguments).only.split(",")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with command_line.chatter_dropped():
+        import tensorflow  # noqa: F401
     broken = 0
     for name in names:
         folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{name}-"))

@@ -43,6 +43,8 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("commands")
     tiny.write_patterns(path / "data")
     tiny.write_gin(path)
+    (path / "self.gin").write_text("include 'self.gin'\n", encoding="utf-8")
+    (path / "binary.gin").write_bytes(b"\x80\xff\0")
     shared = ("--gin_file=tiny.gin", "--gin_param=EPOCHS = 1")
     first = _run(path, "train", *shared)
     assert first.returncode == 0, first.stderr
@@ -88,6 +90,9 @@ def test_a_flag_of_one_name_says_the_same_in_every_program():
 MISTAKES = [
     ("train", [], "tf_lwdgh.train: --gin_file is missing. Example: python"),
     ("train", ["--gin_file=no.gin"], "no such file. Received: 'no.gin'"),
+    ("train", ["--gin_file=self.gin"], "must not include itself"),
+    ("train", ["--gin_file=binary.gin"], "must be a text file in UTF-8"),
+    ("train", ["--gin_file=tiny.gin", "--gin_param=INNER_LR = %INNER_LR"], "must not refer to itself"),
     ("train", ["--gin_file=tiny.gin", "more"], "no such argument: more"),
     ("train", ["--gin_file=tiny.gin", "--data_dir=no"], "No data set 'patterns'"),
     ("train", ["--gin_file=tiny.gin", "--gin_param=LWDG.unit=1"], "Did you mean LWDGH"),
