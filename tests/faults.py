@@ -133,8 +133,12 @@ def endurance(folder: pathlib.Path) -> str:
         done.set()
         watcher.join()
     seconds = time.monotonic() - started
-    early = max(size for step, size in sizes.items() if step <= 1000)
-    late = max(size for step, size in sizes.items() if step > 1000)
+
+    def most(first: int, last: int) -> int:
+        return max(size for step, size in sizes.items() if first <= step <= last)
+
+    early, late = most(0, 1000), most(1001, STEPS)
+    grown = [most(k * STEPS // 5, (k + 1) * STEPS // 5) / 2**20 for k in range(5)]
     kept = len(list((folder / "long" / "checkpoints").iterdir()))
     logs = sum(f.stat().st_size for f in (folder / "long").rglob("events.*"))
     logs += (folder / "long" / "metrics.jsonl").stat().st_size
@@ -144,7 +148,8 @@ def endurance(folder: pathlib.Path) -> str:
     assert logs < 100 * 2**20, f"logs of {logs / 2**20:.0f} MiB"
     return (
         f"{STEPS:,} steps in {seconds:.0f} s; memory at most {early / 2**20:.0f} MiB in the first 1,000 steps and "
-        f"{late / 2**20:.0f} afterwards; {assembly.meta_step.traces} trace; {kept} checkpoints; "
+        f"{late / 2**20:.0f} afterwards, by fifths {', '.join(f'{x:.0f}' for x in grown)}; "
+        f"{assembly.meta_step.traces} trace; {kept} checkpoints; "
         f"logs {logs / 2**20:.1f} MiB"
     )
 

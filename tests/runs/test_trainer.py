@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from tests import tiny
 from tf_lwdgh import config
+from tf_lwdgh.runs import readback
 from tf_lwdgh.runs.checkpoints import CheckpointError
 from tf_lwdgh.runs.experiment import Experiment
 from tf_lwdgh.runs.progress import Progress
@@ -188,6 +189,13 @@ def test_windows_end_where_something_is_due(folder):
         step = trainer._next_boundary(step)
         ends.append(step)
     assert ends == [3, 4, 5, 6, 8, 9, 10, 12]
+
+
+def test_what_histograms_wait_for_is_bounded_without_validation(folder, monkeypatch):
+    waited, histograms = [], readback.histograms
+    monkeypatch.setattr(readback, "histograms", lambda kept: waited.append(len(kept)) or histograms(kept))
+    _train(folder, "unjudged", "TrainerConfig.validate_every = 0", "TrainerConfig.checkpoint_every = 3")
+    assert waited == [3] * 4
 
 
 def _command(folder, name):

@@ -163,7 +163,8 @@ class Trainer:
             values = readback.scalars(arrays)
             if speed is not None:
                 values["speed/tasks_per_second"] = speed
-            self._since_histogram.append(arrays)
+            if log is not None:
+                self._since_histogram.append(arrays)
             progress.report(
                 tasks_per_second=speed,
                 loss=values["train/loss"],
@@ -204,14 +205,15 @@ class Trainer:
                 f"{100 * values['val/interval95']:.2f} %, loss {values['val/loss']:.3f}"
             )
         log.scalars(step, values)
-        if judged or step == self.assembly.total_steps:
+        saving = stopping or self._is_due(step, self._interval("checkpoint_every"))
+        if judged or step == self.assembly.total_steps or (validation is None and saving):
             log.histograms(step, readback.histograms(self._since_histogram))
             self._since_histogram.clear()
         if better:
             self.best.save(step, self._model_state, self._manifest())
         if judged:
             log.result(step, self._result(values))
-        if stopping or self._is_due(step, self._interval("checkpoint_every")):
+        if saving:
             log.flush(durable=True)
             self.last.save(step, self._state, self._manifest())
 
