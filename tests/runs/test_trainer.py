@@ -198,6 +198,22 @@ def test_what_histograms_wait_for_is_bounded_without_validation(folder, monkeypa
     assert waited == [3] * 4
 
 
+def test_no_number_of_a_step_stays_in_tensorflow(folder, monkeypatch):
+    """Each Python number that is made a tensor takes 650 bytes for ever; NumPy's do not."""
+    made, constant = [], tf.constant
+
+    def noted(value, *rest, **named):
+        if tf.executing_eagerly():
+            made.append(value)
+        return constant(value, *rest, **named)
+
+    trainer = Trainer(tiny.build(folder), str(folder / "constants"))
+    monkeypatch.setattr(tf, "constant", noted)
+    trainer.run(progress=Progress(total=12, tasks_per_step=3, stream=io.StringIO()))
+    assert {int(v) for v in made if np.ndim(v) == 0} >= set(range(12))
+    assert not [v for v in made if type(v) in (int, float)]
+
+
 def _command(folder, name):
     return [
         sys.executable, "-m", "tf_lwdgh.train", f"--gin_file={folder / 'tiny.gin'}",

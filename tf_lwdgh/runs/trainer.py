@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
+import numpy as np
 import tensorflow as tf
 
 from tf_lwdgh import command_line, config, files
@@ -147,7 +148,8 @@ class Trainer:
             window = []
             for step in range(start, end):
                 with profiler.step(step):
-                    window.append(self.meta_step(next(batches), tf.constant(step, tf.int64)))
+                    # Not an int, which TensorFlow keeps for ever once it was made a tensor.
+                    window.append(self.meta_step(next(batches), tf.constant(np.int64(step))))
                 progress.advance()
                 if first and log is not None:
                     self._write_operative()
