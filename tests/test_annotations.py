@@ -72,11 +72,17 @@ class Settings:
     def __post_init__(self) -> None:
         if self.rate < 0:
             raise ValueError("own words")
+        if self.steps == "many":
+            raise ValueError("own words on steps")
 
 
 def test_a_class_of_its_own_words_says_them_first():
     with pytest.raises(ValueError, match="own words"):
-        Settings(rate=-1, steps="x")
+        Settings(rate=-1)
+    with pytest.raises(ValueError, match="own words on steps"):
+        Settings(steps="many")
+    with pytest.raises(ValueError, match="Settings.steps must be an integer"):
+        Settings(rate=-1, steps="x")  # of which they say nothing
     with pytest.raises(ValueError, match=r"Settings.rate must be a number. Received: .* = 'x'\."):
         Settings(rate="x")  # whose comparison raised a TypeError
     with pytest.raises(ValueError, match="Settings.steps must be an integer"):
@@ -95,6 +101,17 @@ def test_what_fits_and_fails_otherwise_is_not_hidden():
         divide(1)
     with pytest.raises(ValueError, match="divide.b must be an integer. Received: divide.b = '2'"):
         divide(1, "2")
+
+    @annotations.checked
+    def layer(units: int = 1, rate: float = 0.5) -> None:
+        raise ValueError("a library's words, on a setting: of rate at most")
+
+    with pytest.raises(ValueError, match="layer.units must be an integer. Received: layer.units = 1.5"):
+        layer(1.5)
+    with pytest.raises(ValueError, match="a library's words"):
+        layer(rate="x")  # which they name
+    with pytest.raises(ValueError, match="a library's words"):
+        layer()
     assert divide(4, 2) == 2 and divide.__name__ == "divide"
 
 

@@ -43,6 +43,8 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("commands")
     tiny.write_patterns(path / "data")
     tiny.write_gin(path)
+    (path / "self.gin").write_text("include 'self.gin'\n", encoding="utf-8")
+    (path / "binary.gin").write_bytes(b"\x80\xff\0")
     shared = ("--gin_file=tiny.gin", "--gin_param=EPOCHS = 1")
     first = _run(path, "train", *shared)
     assert first.returncode == 0, first.stderr
@@ -88,6 +90,9 @@ def test_a_flag_of_one_name_says_the_same_in_every_program():
 MISTAKES = [
     ("train", [], "tf_lwdgh.train: --gin_file is missing. Example: python"),
     ("train", ["--gin_file=no.gin"], "no such file. Received: 'no.gin'"),
+    ("train", ["--gin_file=self.gin"], "must not include itself"),
+    ("train", ["--gin_file=binary.gin"], "must be a text file in UTF-8"),
+    ("train", ["--gin_file=tiny.gin", "--gin_param=INNER_LR = %INNER_LR"], "must not refer to itself"),
     ("train", ["--gin_file=tiny.gin", "more"], "no such argument: more"),
     ("train", ["--gin_file=tiny.gin", "--data_dir=no"], "No data set 'patterns'"),
     ("train", ["--gin_file=tiny.gin", "--gin_param=LWDG.unit=1"], "Did you mean LWDGH"),
@@ -258,7 +263,7 @@ with command_line.clean_errors('p'):
     stop = command_line.stop_on_signal() if sys.argv[1] == 'saves' else lambda: False
     try:
         print('at work', flush=True)
-        while True:
+        while not stop():
             time.sleep(0.01)
     finally:
         print('clearing up', flush=True)
@@ -266,14 +271,16 @@ with command_line.clean_errors('p'):
 """
 
 
-def _interrupted(how: str, times: int, clearing: float) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a command that gets so many Ctrl-C."""
+def _interrupted(
+    how: str, times: int, clearing: float, first: int = signal.SIGINT
+) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command that gets so many Ctrl-C, or another signal first."""
     process = subprocess.Popen(
         [sys.executable, "-c", AT_WORK, how, str(clearing)], stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     said = [process.stdout.readline()]
-    process.send_signal(signal.SIGINT)
+    process.send_signal(first)
     if times == 2:
         said.append(process.stderr.readline() if how == "saves" else process.stdout.readline())
         said.append(process.stderr.readline() if how == "saves" else "")
@@ -285,6 +292,13 @@ def _interrupted(how: str, times: int, clearing: float) -> tuple[int, str, str]:
 def test_a_first_interrupt_clears_up_and_is_no_traceback():
     code, out, err = _interrupted("works", 1, 0.0)
     assert (code, err) == (command_line.INTERRUPTED, "p: interrupted\n") and "clearing up" in out
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_saves_ends_its_work_when_it_is_told_to_stop(first):
+    code, out, err = _interrupted("saves", 1, 0.0, first)
+    assert code == 0 and "clearing up" in out
+    assert err == "\nstopping at the end of this window; once more to stop at once\n"
 
 
 @pytest.mark.parametrize("how", ["works", "saves"])

@@ -34,7 +34,7 @@ _SHOWN = 200  # characters of a refused value
 def checked(made: Callable[..., Any]) -> Callable[..., Any]:
     """A class or function that refuses arguments which don't fit their annotations.
 
-    What it raises by itself as ValueError comes first, since it says more.
+    A ValueError of its own that names the argument comes first, since it says more.
 
     Args:
       made: a class, which is changed and returned, or a function.
@@ -68,10 +68,10 @@ def _guarded(call: Callable[..., Any], owner: Any, name: str, *, method: bool) -
             f"Received: {name}.{argument} = {repr(value)[:_SHOWN]}."
         )
 
-    def check(args: tuple, kwargs: dict[str, Any]) -> None:
+    def check(args: tuple, kwargs: dict[str, Any], said: str = "") -> None:
         for argument, value in given(args, kwargs):
             hint = hints().get(argument)
-            if hint is not None and not fits(value, hint):
+            if hint is not None and argument not in said and not fits(value, hint):
                 refuse(argument, describe(hint), value)
 
     @functools.wraps(call)
@@ -81,10 +81,8 @@ def _guarded(call: Callable[..., Any], owner: Any, name: str, *, method: bool) -
                 refuse(argument, "of at most 64 bits", value)  # what TensorFlow can hold
         try:
             result = call(*args, **kwargs)
-        except ValueError:
-            raise
-        except Exception:
-            check(args, kwargs)
+        except Exception as error:
+            check(args, kwargs, said=str(error) if isinstance(error, ValueError) else "")
             raise
         check(args, kwargs)
         return result

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tf_lwdgh.networks.backbones import convnet4, resnet12
+from tf_lwdgh.networks.encoders import gnn_encoder, metanet_encoder, relation_encoder, snail_resnet
 from tf_lwdgh.networks.functional import FunctionalModel
 from tf_lwdgh.networks.resnet18 import resnet18
 
@@ -117,10 +118,23 @@ def test_backbones_survive_saving_and_loading(tmp_path):
     [
         (resnet18, {"image_size": 31}, "at least 32 × 32 pixels. Received: image_size=31 .*ImageConfig"),
         (resnet18, {"stem": "large"}, "resnet18.stem must be one of imagenet, small. Received: stem='large'"),
-        (resnet18, {"widths": ()}, "width must be at least 1"),
+        (resnet18, {"widths": ()}, "resnet18.widths must be from 1 to 8192"),
         (convnet4, {"image_size": 15}, "at least 16 × 16 pixels. Received: image_size=15 .*ImageConfig"),
         (resnet12, {"n_way": 0}, "n_way must be at least 1. Received: 0"),
-        (convnet4, {"filters": 0}, "every width must be at least 1"),
+        (convnet4, {"filters": 0}, "convnet4.filters must be from 1 to 8192. Received: 0"),
+        (convnet4, {"filters": 10**9}, "convnet4.filters must be from 1 to 8192. Received: 1000000000"),
+        (convnet4, {"blocks": -1}, "convnet4: blocks must be at least 1. Received: -1"),
+        (convnet4, {"blocks": 10**9}, r"1000000000 poolings need images of at least 2\*\*1000000000 "),
+        (resnet12, {"widths": (8, 0)}, r"resnet12.widths must be from 1 to 8192. Received: \(8, 0\)"),
+        (resnet12, {"widths": ()}, r"resnet12.widths must be from 1 to 8192. Received: \(\)"),
+        (snail_resnet, {"n_features": 10**9}, "snail_resnet.n_features must be from 1 to 8192"),
+        (relation_encoder, {"filters": 0}, "relation_encoder.filters must be from 1 to 8192"),
+        (metanet_encoder, {"filters": 0}, "metanet_encoder.filters must be from 1 to 8192"),
+        (gnn_encoder, {"n_features": 10**9}, "gnn_encoder.n_features must be from 1 to 8192"),
+        (gnn_encoder, {"n_features": 1.5}, "gnn_encoder.n_features must be an integer"),
+        (gnn_encoder, {"dropout": (0.4, 1.0)}, r"gnn_encoder.dropout must be in \[0, 1\). Received: 0.4, 1.0"),
+        (snail_resnet, {"dropout": -1}, r"snail_resnet.dropout must be in \[0, 1\). Received: -1"),
+        (snail_resnet, {"dropout": "x"}, "snail_resnet.dropout must be a number. Received: .* = 'x'"),
     ],
 )
 def test_impossible_sizes_are_refused(build, settings, message):

@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from tests import tiny
 from tf_lwdgh import config
+from tf_lwdgh.runs import readback
 from tf_lwdgh.runs.checkpoints import CheckpointError
 from tf_lwdgh.runs.experiment import Experiment
 from tf_lwdgh.runs.progress import Progress
@@ -188,6 +189,29 @@ def test_windows_end_where_something_is_due(folder):
         step = trainer._next_boundary(step)
         ends.append(step)
     assert ends == [3, 4, 5, 6, 8, 9, 10, 12]
+
+
+def test_what_histograms_wait_for_is_bounded_without_validation(folder, monkeypatch):
+    waited, histograms = [], readback.histograms
+    monkeypatch.setattr(readback, "histograms", lambda kept: waited.append(len(kept)) or histograms(kept))
+    _train(folder, "unjudged", "TrainerConfig.validate_every = 0", "TrainerConfig.checkpoint_every = 3")
+    assert waited == [3] * 4
+
+
+def test_no_number_of_a_step_stays_in_tensorflow(folder, monkeypatch):
+    """Each Python number that is made a tensor takes 650 bytes for ever; NumPy's do not."""
+    made, constant = [], tf.constant
+
+    def noted(value, *rest, **named):
+        if tf.executing_eagerly():
+            made.append(value)
+        return constant(value, *rest, **named)
+
+    trainer = Trainer(tiny.build(folder), str(folder / "constants"))
+    monkeypatch.setattr(tf, "constant", noted)
+    trainer.run(progress=Progress(total=12, tasks_per_step=3, stream=io.StringIO()))
+    assert {int(v) for v in made if np.ndim(v) == 0} >= set(range(12))
+    assert not [v for v in made if type(v) in (int, float)]
 
 
 def _command(folder, name):

@@ -63,8 +63,9 @@ class GNN(EmbeddingLearner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        widths = (*self.hidden, self.growth)
-        self.require("hidden", bool(self.hidden) and min(widths) >= 1, "must hold units of at least 1")
+        least = min(self.hidden, default=0)
+        self.require("hidden", least >= 1, "must hold units of at least 1")
+        self.require("growth", self.growth >= 1, "must be at least 1")
         self.require("unknown", self.unknown in UNKNOWN, f"must be one of {', '.join(UNKNOWN)}")
         self.require("dropout", 0 <= self.dropout < 1, "must be in [0, 1)")
 

@@ -21,21 +21,29 @@ HEAD = "head"
 # since a layer sees one task at a time.
 NO_MEMORY = 0.0
 _SLOPE = 0.1  # of Resnet12's LeakyReLU
+_WIDEST = 8192  # filters or features of a layer; what is larger would take the machine's memory
+
+
+def check_widths(name: str, **widths: int | Sequence[int]) -> None:
+    """Raises ValueError where a width, or one of several, is below 1 or wider than any network's."""
+    for argument, given in widths.items():
+        several = given if isinstance(given, Sequence) else [given]
+        if not several or min(several) < 1 or max(several) > _WIDEST:
+            raise ValueError(f"{name}.{argument} must be from 1 to {_WIDEST}. Received: {given}.")
 
 
 def check_sizes(
-    name: str, image_size: int, channels: int, n_way: int, widths: Sequence[int]
+    name: str, image_size: int, channels: int, n_way: int, blocks: int, **widths: int | Sequence[int]
 ) -> None:
     """Raises ValueError where a network of so many blocks, each halving the image, can't be made."""
-    for argument, value in (("channels", channels), ("n_way", n_way)):
+    check_widths(name, **widths)
+    for argument, value in (("channels", channels), ("n_way", n_way), ("blocks", blocks)):
         if value < 1:
             raise ValueError(f"{name}: {argument} must be at least 1. Received: {value}.")
-    if not widths or min(widths) < 1:
-        raise ValueError(f"{name}: every width must be at least 1. Received: {tuple(widths)}.")
-    smallest = 2 ** len(widths)
-    if image_size < smallest:
+    if image_size >> blocks < 1:
+        smallest = 2**blocks if blocks < 64 else f"2**{blocks}"
         raise ValueError(
-            f"{name}: {len(widths)} poolings need images of at least {smallest} × {smallest} pixels. "
+            f"{name}: {blocks} poolings need images of at least {smallest} × {smallest} pixels. "
             f"Received: image_size={image_size} (ImageConfig.image_size = …)."
         )
 
@@ -92,9 +100,9 @@ def convnet4(
       A Keras model.
 
     Raises:
-      ValueError: a size is below 1, or the image is too small for the poolings.
+      ValueError: a size is below 1 or a width above 8,192, or the image is too small for the poolings.
     """
-    check_sizes("convnet4", image_size, channels, n_way, (filters,) * blocks)
+    check_sizes("convnet4", image_size, channels, n_way, blocks, filters=filters)
     images = x = keras.Input((image_size, image_size, channels), dtype=full_dtype(dtype), name="images")
     for i in range(1, blocks + 1):
         block = ConvBlock(
@@ -157,9 +165,9 @@ def resnet12(
       A Keras model.
 
     Raises:
-      ValueError: a size is below 1, or the image is too small for the poolings.
+      ValueError: a size is below 1 or a width above 8,192, or the image is too small for the poolings.
     """
-    check_sizes("resnet12", image_size, channels, n_way, widths)
+    check_sizes("resnet12", image_size, channels, n_way, len(widths), widths=widths)
     images = x = keras.Input((image_size, image_size, channels), dtype=full_dtype(dtype), name="images")
     norm = {"epsilon": epsilon, "fused": fused, "dtype": full_dtype(dtype)}
     for i, filters in enumerate(widths, 1):

@@ -11,7 +11,7 @@ import math
 import keras
 
 from tf_lwdgh import config
-from tf_lwdgh.networks.backbones import NO_MEMORY, check_sizes, full_dtype, with_head
+from tf_lwdgh.networks.backbones import NO_MEMORY, check_sizes, check_widths, full_dtype, with_head
 from tf_lwdgh.networks.layers.batch_norm import BatchNormalization
 from tf_lwdgh.networks.layers.dropout import Dropout
 from tf_lwdgh.networks.layers.hooked_relu import HookedRelu
@@ -24,6 +24,12 @@ def check_image_size(name: str, image_size: int, least: int) -> None:
             f"{name} needs images of at least {least} × {least} pixels. "
             f"Received: image_size={image_size} (ImageConfig.image_size = …)."
         )
+
+
+def check_dropout(name: str, *rates: float) -> None:
+    """Raises ValueError where a share to be dropped is none."""
+    if not all(0 <= rate < 1 for rate in rates):
+        raise ValueError(f"{name}.dropout must be in [0, 1). Received: {', '.join(map(str, rates))}.")
 
 
 def relation_conv(x, filters: int, name: str, *, padding: str, pool: bool, epsilon: float):
@@ -65,6 +71,7 @@ def relation_encoder(
       ValueError: the image is too small for the poolings.
     """
     check_image_size("relation_encoder", image_size, 10)
+    check_widths("relation_encoder", filters=filters)
     dtype = full_dtype(dtype)
     images = x = keras.Input((image_size, image_size, channels), dtype=dtype, name="images")
     for i in range(1, 5):
@@ -107,7 +114,8 @@ def snail_resnet(
     Raises:
       ValueError: the image is too small for the poolings.
     """
-    check_sizes("snail_resnet", image_size, channels, n_way, widths)
+    check_sizes("snail_resnet", image_size, channels, n_way, len(widths), widths=widths, n_features=n_features)
+    check_dropout("snail_resnet", dropout)
     dtype = full_dtype(dtype)
 
     def conv(x, filters: int, size: int, name: str):
@@ -158,7 +166,7 @@ def adacnn(
     Raises:
       ValueError: the image is too small for the poolings.
     """
-    check_sizes("adacnn", image_size, channels, n_way, (filters,) * blocks)
+    check_sizes("adacnn", image_size, channels, n_way, blocks, filters=filters)
     dtype = full_dtype(dtype)
     images = x = keras.Input((image_size, image_size, channels), dtype=dtype, name="images")
     for i in range(1, blocks + 1):
@@ -191,7 +199,11 @@ def metanet_encoder(
       filters: of every convolution.
       epsilon: BatchNorm's.
       dtype: 'float32', or 'float64' for checks.
+
+    Raises:
+      ValueError: the filters are none, or more than 8,192.
     """
+    check_widths("metanet_encoder", filters=filters)
     dtype = full_dtype(dtype)
     images = x = keras.Input((image_size, image_size, channels), dtype=dtype, name="images")
     for i in (1, 2, 3):
@@ -235,6 +247,8 @@ def gnn_encoder(
       ValueError: the image is too small for the poolings.
     """
     check_image_size("gnn_encoder", image_size, 20)
+    check_widths("gnn_encoder", n_features=n_features)
+    check_dropout("gnn_encoder", *dropout)
     dtype = full_dtype(dtype)
     images = x = keras.Input((image_size, image_size, channels), dtype=dtype, name="images")
     for i, (filters, rate) in enumerate(zip((64, 96, 128, 256), (0.0, 0.0, *dropout)), 1):

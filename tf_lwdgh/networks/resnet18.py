@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import keras
 
 from tf_lwdgh import config
-from tf_lwdgh.networks.backbones import NO_MEMORY, full_dtype, with_head
+from tf_lwdgh.networks.backbones import NO_MEMORY, check_widths, full_dtype, with_head
 from tf_lwdgh.networks.encoders import check_image_size
 from tf_lwdgh.networks.layers.batch_norm import BatchNormalization
 
@@ -55,7 +55,8 @@ def resnet18(
     """
     if stem not in STEMS:
         raise ValueError(f"resnet18.stem must be one of {', '.join(STEMS)}. Received: stem={stem!r}.")
-    for argument, value in (("channels", channels), ("n_way", n_way), ("width", min(widths, default=0))):
+    check_widths("resnet18", widths=widths)
+    for argument, value in (("channels", channels), ("n_way", n_way)):
         if value < 1:
             raise ValueError(f"resnet18: {argument} must be at least 1. Received: {value}.")
     halvings = len(widths) - 1 + (2 if stem == "imagenet" else 0)

@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
+import numpy as np
 import tensorflow as tf
 
 from tf_lwdgh import command_line, config, files
@@ -147,7 +148,8 @@ class Trainer:
             window = []
             for step in range(start, end):
                 with profiler.step(step):
-                    window.append(self.meta_step(next(batches), tf.constant(step, tf.int64)))
+                    # Not an int, which TensorFlow keeps for ever once it was made a tensor.
+                    window.append(self.meta_step(next(batches), tf.constant(np.int64(step))))
                 progress.advance()
                 if first and log is not None:
                     self._write_operative()
@@ -163,7 +165,8 @@ class Trainer:
             values = readback.scalars(arrays)
             if speed is not None:
                 values["speed/tasks_per_second"] = speed
-            self._since_histogram.append(arrays)
+            if log is not None:
+                self._since_histogram.append(arrays)
             progress.report(
                 tasks_per_second=speed,
                 loss=values["train/loss"],
@@ -204,14 +207,15 @@ class Trainer:
                 f"{100 * values['val/interval95']:.2f} %, loss {values['val/loss']:.3f}"
             )
         log.scalars(step, values)
-        if judged or step == self.assembly.total_steps:
+        saving = stopping or self._is_due(step, self._interval("checkpoint_every"))
+        if judged or step == self.assembly.total_steps or (validation is None and saving):
             log.histograms(step, readback.histograms(self._since_histogram))
             self._since_histogram.clear()
         if better:
             self.best.save(step, self._model_state, self._manifest())
         if judged:
             log.result(step, self._result(values))
-        if stopping or self._is_due(step, self._interval("checkpoint_every")):
+        if saving:
             log.flush(durable=True)
             self.last.save(step, self._state, self._manifest())
 
