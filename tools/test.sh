@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Runs ruff, mypy and all tests; with arguments pytest alone, on those. PY is the interpreter.
+# Runs ruff, mypy and the tests; with arguments pytest alone, on those (--slow: with those that are marked slow).
+# PY is the interpreter; WORKERS the processes, which wait for others of their own a quarter of the time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PY=${PY:-.venv/bin/python}
@@ -9,4 +10,4 @@ if [ $# = 0 ]; then
     "$PY" -m ruff check --quiet .
     "$PY" -m mypy --no-error-summary
 fi
-exec "$PY" -m pytest --quiet --numprocesses="${WORKERS:-2}" --dist=loadfile --no-loadscope-reorder "$@"
+exec "$PY" -m pytest --quiet --numprocesses="${WORKERS:-3}" --dist=loadfile --no-loadscope-reorder "$@"

@@ -562,7 +562,8 @@ def test_it_composes_with_aggregators(case, aggregator, eagerly):
     assert moved != case.frozen
 
 
-@pytest.mark.parametrize("case", [_slow_if_large(c) for c in FIRST.values() if c.vectorized])
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [c for c in FIRST.values() if c.vectorized])
 def test_all_tasks_as_one_batch_give_the_same_gradients(case):
     params = tiny_tasks.parameters(case.make(1), **case.network)
     meta = tiny_tasks.perturbed(params)

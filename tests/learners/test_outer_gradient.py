@@ -124,7 +124,9 @@ ON_PLAIN_OPERATIONS = [(case, False) for case in ("momentum_and_decay", "batch_n
 
 
 @pytest.mark.parametrize("memory", ["store", "recompute"])
-@pytest.mark.parametrize("case, fused", ALL_SETTINGS + ON_PLAIN_OPERATIONS)
+@pytest.mark.parametrize(
+    "case, fused", [*ALL_SETTINGS, *(pytest.param(*c, marks=pytest.mark.slow) for c in ON_PLAIN_OPERATIONS)]
+)
 def test_outer_gradient_equals_the_reverse_sweep(case, fused, memory):
     parameters = MetaParameters(small_convnet(fused), MAML(inner_loop=inner_loop(case, memory)))
     network = perturbed_values(parameters.model)

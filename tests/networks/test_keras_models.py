@@ -229,6 +229,7 @@ def test_the_outer_gradient_through_batch_norm_is_right(norm):
         assert slope == pytest.approx(float(ends[0] - ends[1]) / 2e-5, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_an_application_of_keras_learns():
     keras.utils.set_random_seed(0)
     model = keras_application(

@@ -15,6 +15,7 @@ from tf_lwdgh.outer.workers import Workers
 ROOT = pathlib.Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_a_mirrored_run_that_was_stopped_logs_the_losses_of_a_run_on_one_device(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(

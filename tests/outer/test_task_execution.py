@@ -43,9 +43,9 @@ def gradients(keras_model, execution, memory="store", episodes=None):
 @pytest.mark.parametrize(
     "mode, memory, fused, xla",
     [
-        ("vectorized", "store", True, False),
+        pytest.param("vectorized", "store", True, False, marks=pytest.mark.slow),
         ("vectorized", "store", False, False),
-        ("vectorized", "recompute", True, True),
+        pytest.param("vectorized", "recompute", True, True, marks=pytest.mark.slow),
         ("unrolled", "recompute", True, False),
         ("unrolled", "store", False, False),
         ("map", "store", True, True),
@@ -61,6 +61,7 @@ def test_one_task_at_a_time_changes_nothing():
     assert_close(found, outer_gradient.swept(CASE))
 
 
+@pytest.mark.slow
 def test_resnet12_as_one_batch_of_all_tasks_has_the_gradients_of_each_alone():
     episodes, network = random_episodes(size=8), small_resnet()
     together = gradients(network, TaskExecution("vectorized"), episodes=episodes)

@@ -41,7 +41,7 @@ def layout(matrices, weights):
     return drawing._lay_out(matrices, weights, list(matrices))
 
 
-@pytest.mark.parametrize("n_units, n_tasks", [(1, 1), (14, 4), (40, 8), (40, 64)])
+@pytest.mark.parametrize("n_units, n_tasks", [(1, 1), (14, 4), (40, 8), pytest.param(40, 64, marks=pytest.mark.slow)])
 def test_every_cell_has_the_color_of_its_cosine(n_units, n_tasks):
     matrices, weights = panels(n_units, n_tasks)
     png, (width, height) = conflict_picture(matrices, weights, "meta-step 1")

@@ -127,6 +127,7 @@ def test_the_tool_prints_the_ranking_and_the_bindings(run):
         tool(f"--run_dir={run}", "--count=4")
 
 
+@pytest.mark.slow
 def test_a_run_that_was_trained_can_be_ranked(tmp_path):
     assembly = tiny.build(
         tmp_path, "EPOCHS = 1", "TrainerConfig.validate_every = 0", "LWDGH.unit = 'layer'",

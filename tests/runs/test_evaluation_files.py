@@ -99,7 +99,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", ["one shape", pytest.param("one query a call", marks=pytest.mark.slow), "a mixture of varying ways"]
+)
 def test_tables_and_calibration_are_those_of_an_oracle(folder, case):
     name, settings, params, per_call = CASES[case]
     run = folder / name if (folder / name).exists() else make_run(folder, name, *settings)

@@ -163,6 +163,7 @@ def test_profiled_steps_do_not_count_as_speed(plain, profiled):
     assert not _profiles(plain)
 
 
+@pytest.mark.slow
 def test_a_stop_ends_the_profile_and_the_rest_of_the_run_can_be_profiled(folder, plain, tmp_path):
     asked = iter([False] * 8 + [True])
     printed = _train(folder, "stopped", stop=lambda: next(asked))

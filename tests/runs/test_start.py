@@ -123,6 +123,7 @@ def test_a_file_of_keras_with_another_head_leaves_the_head(folder, pretrained):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_started_run_goes_on_to_the_bit_and_never_starts_again(folder, pretrained):
     where = [
         f"Experiment.start = '{folder / 'moved'}'", "Experiment.start_checkpoint = 'last'", "EPOCHS = 2"

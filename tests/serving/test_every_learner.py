@@ -89,7 +89,16 @@ def tasks(any_way: bool) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     return found
 
 
-@pytest.mark.parametrize("name", learners.ALL)
+# One of each kind of classifier that is learned: a network, rates, means, items, a head, a solver, a mixture.
+QUICK = (
+    "MAML", "MetaSGD", "ProtoMAML", "MAMLPlusPlus", "MetaLearnerLSTM", "PrototypicalNetwork", "MatchingNetwork",
+    "RelationNetwork", "SNAIL", "CSN", "MetaNet", "Baseline", "LogisticRegression", "Reconciling", "SimpleShot",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in learners.ALL]
+)
 def test_a_learner_is_served_as_it_is(name, tmp_path, monkeypatch):
     monkeypatch.setattr(functions, "IMAGES", {"": tf.uint8})  # how others come is no matter of the learner's
     case = Case(name, str(tmp_path / "model"))

@@ -113,13 +113,13 @@ def test_inner_steps_of_an_export_are_the_evaluations(run_dir):
 SERVED = [
     ("transductive", [], None, "inductive"),
     ("transductive", [], "as_trained", "transductive"),
-    ("transductive", [], "global", "global"),
+    pytest.param("transductive", [], "global", "global", marks=pytest.mark.slow),
     ("transductive", ["BATCH_NORM = 'transductive'"], None, "transductive"),
-    ("transductive", ["MAML.batch_norm='global'"], None, "global"),
-    ("transductive", ["Evaluation.inner_steps = 1"], None, "inductive"),
+    pytest.param("transductive", ["MAML.batch_norm='global'"], None, "global", marks=pytest.mark.slow),
+    pytest.param("transductive", ["Evaluation.inner_steps = 1"], None, "inductive", marks=pytest.mark.slow),
     ("global", [], None, "global"),
     ("global", [], "transductive", "transductive"),
-    ("inductive", [], None, "inductive"),
+    pytest.param("inductive", [], None, "inductive", marks=pytest.mark.slow),
 ]
 
 

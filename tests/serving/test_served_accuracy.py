@@ -35,6 +35,7 @@ def test_every_way_asks_for_every_query_once_and_keeps_their_places(way, calls):
     assert asked == calls
 
 
+@pytest.mark.slow
 def test_a_table_of_models_is_printed(tmp_path, monkeypatch, capsys):
     tiny.write_patterns(tmp_path / "data")
     keras_model = backbones.convnet4(image_size=12, n_way=3, filters=4, blocks=1)

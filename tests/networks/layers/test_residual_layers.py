@@ -217,7 +217,7 @@ def resnet_gradients(fused, memory):
     )
 
 
-@pytest.mark.parametrize("memory", ["store", "recompute"])
+@pytest.mark.parametrize("memory", ["store", pytest.param("recompute", marks=pytest.mark.slow)])
 def test_outer_gradient_of_resnet12_equals_that_of_plain_operations(memory):
     fused, plain = resnet_gradients(True, memory), resnet_gradients(False, "store")
     whole = np.linalg.norm(np.concatenate([np.ravel(g) for g in plain]))
