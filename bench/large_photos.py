@@ -50,15 +50,14 @@ def make(folder: pathlib.Path, width: int, height: int) -> None:
 def measure(folder: pathlib.Path, name: str, longest_side: int, storage: str, steps: int) -> dict[str, float]:
     """Converts and trains; the median of the windows after the first."""
     data, run = folder / "data", folder / name
-    python = [sys.executable, "-m"]
     start = time.perf_counter()
     _run([
-        *python, "tf_lwdgh.convert", "folder", f"--source={folder / 'photos'}", f"--name={name}", f"--data_dir={data}",
+        sys.executable, "tools/convert_folder.py", f"--source={folder / 'photos'}", f"--name={name}", f"--data_dir={data}",
         "--fractions=0.34,0.33,0.33", f"--longest_side={longest_side}",
     ])  # fmt: skip
     converted = time.perf_counter() - start
     _run([
-        *python, "tf_lwdgh.train", "--gin_file=gin/folder.gin", f"--data_dir={data}", f"--run_dir={run}",
+        sys.executable, "-m", "tf_lwdgh.train", "--gin_file=gin/folder.gin", f"--data_dir={data}", f"--run_dir={run}",
         f"--gin_param=DatasetConfig.name = '{name}'", f"--gin_param=PipelineConfig.storage = '{storage}'",
         "--gin_param=EPOCHS = 1", f"--gin_param=STEPS_PER_EPOCH = {steps}", "--gin_param=IMAGE_SIZE = 64",
         "--gin_param=TrainerConfig.log_every = 2", "--gin_param=TrainerConfig.validate_every = 0",
