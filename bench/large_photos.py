@@ -52,8 +52,8 @@ def measure(folder: pathlib.Path, name: str, longest_side: int, storage: str, st
     data, run = folder / "data", folder / name
     start = time.perf_counter()
     _run([
-        sys.executable, "tools/convert_folder.py", f"--source={folder / 'photos'}", f"--name={name}", f"--data_dir={data}",
-        "--fractions=0.34,0.33,0.33", f"--longest_side={longest_side}",
+        sys.executable, "tools/convert_folder.py", f"--source={folder / 'photos'}", f"--name={name}",
+        f"--data_dir={data}", "--fractions=0.34,0.33,0.33", f"--longest_side={longest_side}",
     ])  # fmt: skip
     converted = time.perf_counter() - start
     _run([
