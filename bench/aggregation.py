@@ -67,9 +67,7 @@ def main() -> None:
         matrix = np.random.default_rng(0).normal(size=(tasks, args.size)).astype(np.float32)
         if args.peer_python:
             report["torchjd"][tasks] = _peer(args, matrix)
-        report["ours"][tasks] = {
-            name: ours(name, matrix, args.units, args.repeats) for name in aggregators.ALL
-        }
+        report["ours"][tasks] = {name: ours(name, matrix, args.units, args.repeats) for name in aggregators.ALL}
         pathlib.Path(args.out).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         for name, value in report["ours"][tasks].items():
             theirs = report["torchjd"].get(tasks, {}).get(name, {}).get("milliseconds")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real images for the benchmark: the training split of a converted data set as one .npy file.
 
+From the root of the repository:
+
     python -m bench.images --dataset=tiny_imagenet --out=tiny_imagenet.npy
     python -m bench.images --dataset=omniglot --image_size=28 --channels=1 --each=20 --out=omniglot.npy
 """
@@ -41,8 +43,6 @@ if __name__ == "__main__":
     parser.add_argument("--each", type=int, default=40, help="images a class")
     parser.add_argument("--out", required=True)
     args = parser.parse_args()
-    settings = ImageConfig(
-        image_size=args.image_size, channels=args.channels, normalisation="signed"
-    )
+    settings = ImageConfig(image_size=args.image_size, channels=args.channels, normalisation="signed")
     found = store.open_dataset(args.data_dir, args.dataset)
     np.save(args.out, read(*found, settings, args.classes, args.each))

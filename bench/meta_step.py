@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ours against the peers, in turn (A B A B …), after a check that they compute the same gradients.
 
+From the root of the repository:
+
     python -m bench.meta_step --peers_python PATH --out docs/benchmark.json
 """
 
@@ -90,9 +92,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _about(args: argparse.Namespace) -> dict[str, Any]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    )
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"),
         "commit": commit.stdout.strip(),
@@ -113,9 +113,7 @@ def _processor() -> str:
 
 
 def _peak(python: str) -> dict[str, float]:
-    done = subprocess.run(
-        [python, "-m", "bench.peak"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([python, "-m", "bench.peak"], cwd=ROOT, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
 
@@ -142,9 +140,7 @@ class Bench:
         self.w, self.text, self.arrays, self.folder, self.log = w, text, arrays, folder, log
         self.args = args
         self.ours = Command(args.ours_python, "bench.ours", cores=args.cores)
-        self.rivals = {
-            f"ours_{v}": dataclasses.replace(self.ours, flags=OURS[v]) for v in args.variants.split()
-        }
+        self.rivals = {f"ours_{v}": dataclasses.replace(self.ours, flags=OURS[v]) for v in args.variants.split()}
         for name in args.peers.split():
             module, flags, keep = PEERS[name]
             python = args.jax_python if name.startswith("jax") else args.peers_python

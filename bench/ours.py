@@ -42,9 +42,7 @@ AGGREGATORS = {
 class Ours:
     """The meta-step, or the evaluator, on one workload."""
 
-    def __init__(
-        self, w: workloads.Workload, arrays: worker.Arrays, args: argparse.Namespace
-    ) -> None:
+    def __init__(self, w: workloads.Workload, arrays: worker.Arrays, args: argparse.Namespace) -> None:
         strategy = strategies.make("multi_worker" if args.multi_worker else "default")
         with strategy.scope():
             self._build(w, args, strategy.num_replicas_in_sync)
@@ -75,9 +73,7 @@ class Ours:
     def _learner(w: workloads.Workload, args: argparse.Namespace) -> Learner:
         if w.learner == "prototypical_network":
             return PrototypicalNetwork(batch_norm="transductive")
-        loop = InnerLoop(
-            steps=w.inner_steps, inner_lr=w.inner_lr, adapt_batch_norm=True, memory=args.memory
-        )
+        loop = InnerLoop(steps=w.inner_steps, inner_lr=w.inner_lr, adapt_batch_norm=True, memory=args.memory)
         return MAML(inner_loop=loop)
 
     @staticmethod

@@ -162,9 +162,7 @@ def megabytes() -> float:
 def tasks_of(source: ImageSource, threads: int | None) -> Batches:
     """Endless meta-batches of 5-way 1-shot tasks with 15 queries."""
     settings = pipeline.PipelineConfig(storage=source.storage, threads=threads)
-    return pipeline.meta_batches(
-        source, EpisodeConfig(), meta_batch_size=TASKS, seed=0, pipeline_config=settings
-    )
+    return pipeline.meta_batches(source, EpisodeConfig(), meta_batch_size=TASKS, seed=0, pipeline_config=settings)
 
 
 def batches(spec, folder: pathlib.Path, size: int, storage: str, threads: int | None):
@@ -215,9 +213,7 @@ def waiting(iterator, size: int, steps: int) -> dict[str, float]:
 def peer(python: str, tree: pathlib.Path, seconds: float) -> dict:
     """The loader of peers/folder_loader.py in its own environment."""
     line = [python, "-m", "bench.peers.folder_loader", "--tree", str(tree)]
-    done = subprocess.run(
-        [*line, "--seconds", str(seconds)], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([*line, "--seconds", str(seconds)], cwd=ROOT, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
 

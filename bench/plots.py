@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draws the ratios of one or more reports, all workloads in one picture.
 
+From the root of the repository:
+
     python -m bench.plots docs/benchmark.json … docs/benchmark.png
 """
 
@@ -20,9 +22,7 @@ PANELS = (("seconds", "time"), ("cpu_seconds", "CPU time"), ("peak_megabytes", "
 
 def draw(loads: list[dict], path: str) -> None:
     """A row a workload, a panel a quantity; bars are rival / ours, to the right where ours needs less."""
-    figure, axes = plt.subplots(
-        len(loads), 3, figsize=(12, 1 + 2.4 * len(loads)), squeeze=False, layout="constrained"
-    )
+    figure, axes = plt.subplots(len(loads), 3, figsize=(12, 1 + 2.4 * len(loads)), squeeze=False, layout="constrained")
     for row, workload in zip(axes, loads):
         names = list(workload["rivals"])
         for panel, (key, label) in zip(row, PANELS):

@@ -68,9 +68,7 @@ class Process:
         begin = time.perf_counter()
         pipe = subprocess.PIPE
         with open(log, "ab") as messages:
-            self._popen = subprocess.Popen(
-                line, env=env, stdin=pipe, stdout=pipe, stderr=messages, text=True, cwd=ROOT
-            )
+            self._popen = subprocess.Popen(line, env=env, stdin=pipe, stdout=pipe, stderr=messages, text=True, cwd=ROOT)
         self.versions = self._answer()["versions"]
         self.start_seconds = time.perf_counter() - begin
         self.import_megabytes = self.peak_megabytes()

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Our step's time and peak memory against tasks, shots, queries and inner steps, in both memory modes.
 
+From the root of the repository:
+
     python -m bench.scaling --out docs/scaling.json --plot docs/scaling.png
 """
 
@@ -32,9 +34,7 @@ AXES = {
 MODES = ("store", "recompute")
 
 
-def measure(
-    base: str, change: str, mode: str, repeats: int, log: str, images: str
-) -> dict[str, float]:
+def measure(base: str, change: str, mode: str, repeats: int, log: str, images: str) -> dict[str, float]:
     """One setting in a process of its own."""
     text = ",".join(filter(None, (base, change)))
     w = workloads.parse(text)
@@ -62,9 +62,7 @@ def plot(report: dict, path: str) -> None:
     """Rows: CPU seconds and memory; a column an axis."""
     drawn = list(dict.fromkeys(p["axis"] for p in report["points"]))
     width = 1 + 3 * len(drawn)
-    figure, axes = plt.subplots(
-        2, len(drawn), figsize=(width, 6), sharey="row", squeeze=False, layout="constrained"
-    )
+    figure, axes = plt.subplots(2, len(drawn), figsize=(width, 6), sharey="row", squeeze=False, layout="constrained")
     rows = (("cpu_seconds", "CPU seconds a step"), ("peak_megabytes", "peak memory, MB"))
     for column, axis in enumerate(drawn):
         for row, (key, label) in enumerate(rows):
@@ -103,9 +101,7 @@ def main() -> None:
                 change = "" if usual else f"{axis}={value}"
                 if (change, mode) not in known:
                     log = str(out.with_suffix(".log"))
-                    known[change, mode] = measure(
-                        args.base, change, mode, args.repeats, log, args.images
-                    )
+                    known[change, mode] = measure(args.base, change, mode, args.repeats, log, args.images)
                 point = {"axis": axis, "value": value, "mode": mode, **known[change, mode]}
                 print(point, file=sys.stderr, flush=True)
                 report["points"].append(point)

@@ -102,9 +102,7 @@ def accuracies(path: str, args: argparse.Namespace) -> dict[str, np.ndarray]:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", help="folders that tf_lwdgh.export wrote")
     parser.add_argument("--data_dir", default="data", help="the folder of data sets")
     parser.add_argument("--split", default="test", choices=store.SPLITS)

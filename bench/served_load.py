@@ -342,8 +342,7 @@ def tables(load: Load, found: dict[str, float], memory: Memory) -> str:
             "",
             *rows,
             "",
-            f"alone, without a server: adapt {1e3 * found['adapt']:.1f} ms, predict "
-            f"{1e3 * found['predict']:.1f} ms",
+            f"alone, without a server: adapt {1e3 * found['adapt']:.1f} ms, predict {1e3 * found['predict']:.1f} ms",
             f"memory: {first:.0f} MB in the first third, {last:.0f} MB in the last, "
             f"{max(memory.samples):.0f} MB at most",
             f"refused, {sum(load.refused.values()):,} in all: {told}",
@@ -353,9 +352,7 @@ def tables(load: Load, found: dict[str, float], memory: Memory) -> str:
 
 def main() -> None:
     """Runs the load, and prints the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a folder that tf_lwdgh.export wrote")
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--clients", type=int, default=16)

@@ -48,13 +48,9 @@ def measure(path: str, n_queries: int, repeats: int) -> dict[str, float]:
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a folder that tf_lwdgh.export wrote")
-    parser.add_argument(
-        "--queries", default="1,100,1000,10000", help="numbers, with commas between"
-    )
+    parser.add_argument("--queries", default="1,100,1000,10000", help="numbers, with commas between")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--one", type=int, help="measure this number here, and print JSON")
     args = parser.parse_args()

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prints the benchmarks' reports as Markdown tables.
 
+From the root of the repository:
+
     python -m bench.tables docs/benchmark.json docs/scaling.json docs/method_speed.json
 """
 
@@ -80,9 +82,7 @@ def added(report: dict) -> list[str]:
         if "refused" in x:
             continue
         extra = x["milliseconds"] - x["mean_milliseconds"]
-        lines.append(
-            f"| {name} | {x['milliseconds']:.1f} | {extra:+.1f} | {100 * (x['ratio'] - 1):+.1f} % |"
-        )
+        lines.append(f"| {name} | {x['milliseconds']:.1f} | {extra:+.1f} | {100 * (x['ratio'] - 1):+.1f} % |")
     return lines
 
 

@@ -37,9 +37,7 @@ def commands(count: int, joined: bool) -> list[Command]:
     cluster = {"worker": addresses}
     told = [{"cluster": cluster, "task": {"type": "worker", "index": i}} for i in range(count)]
     flags = (*FLAGS, "--multi_worker")
-    return [
-        Command(sys.executable, "bench.ours", flags, env=(("TF_CONFIG", json.dumps(t)),)) for t in told
-    ]
+    return [Command(sys.executable, "bench.ours", flags, env=(("TF_CONFIG", json.dumps(t)),)) for t in told]
 
 
 def step(processes: Sequence[Process]) -> dict[str, float]:

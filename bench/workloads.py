@@ -116,10 +116,7 @@ def episodes(w: Workload, seed: int, images: np.ndarray | None = None) -> Arrays
     else:
         classes = [rng.choice(len(images), w.n_way, replace=False) for _ in range(w.tasks)]
         data = np.stack(
-            [
-                np.stack([images[c][rng.choice(len(images[c]), each, False)] for c in task])
-                for task in classes
-            ]
+            [np.stack([images[c][rng.choice(len(images[c]), each, False)] for c in task]) for task in classes]
         )
     data = data.astype(np.float32)
     labels = np.broadcast_to(np.arange(w.n_way, dtype=np.int32)[:, None], (w.tasks, w.n_way, each))

@@ -90,9 +90,7 @@ def maml_gradient(
     for _ in range(steps):
         trajectory.append(theta)
         gradient = _gradient(theta, *support)
-        velocity = [
-            momentum * v + g + weight_decay * p for v, g, p in zip(velocity, gradient, theta)
-        ]
+        velocity = [momentum * v + g + weight_decay * p for v, g, p in zip(velocity, gradient, theta)]
         theta = [p - a * v for p, a, v in zip(theta, rates, velocity)]
     adjoint = _gradient(theta, *query)
     velocity_adjoint = [tf.zeros_like(a) for a in adjoint]

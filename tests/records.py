@@ -29,9 +29,6 @@ def write_records(
     folder: pathlib.Path, shape: tuple[int, int, int] = (8, 8, 3), name: str = "tiny"
 ) -> store.DatasetSpec:
     """Writes classes of unequal size as PNG into `folder` and gives the spec."""
-    classes = {
-        split: [(f"{split}-{i}", list(p)) for i, p in enumerate(all_pixels(split, shape))]
-        for split in SIZES
-    }
+    classes = {split: [(f"{split}-{i}", list(p)) for i, p in enumerate(all_pixels(split, shape))] for split in SIZES}
     store.write_dataset(folder, name, classes, image_size=shape[0])
     return store.DatasetSpec.load(folder)

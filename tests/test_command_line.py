@@ -99,17 +99,20 @@ MISTAKES = [
     ("train", ["--gin_file=tiny.gin", "--gin_param=Mean.unit='layer'"], "nothing .* uses Mean.unit"),
     ("train", ["--gin_file=tiny.gin", "--gin_param=SEED=4"], "Experiment.seed: was 0, now 4"),
     (
-        "train", ["--gin_file=tiny.gin", "--gin_param=DatasetConfig.name = photos"],
+        "train",
+        ["--gin_file=tiny.gin", "--gin_param=DatasetConfig.name = photos"],
         "quote it: DatasetConfig.name = 'photos'",
     ),  # fmt: skip
     (
-        "train", ["--gin_file=tiny.gin", "--gin_param=Experiment.learner = @convnet4"],
+        "train",
+        ["--gin_file=tiny.gin", "--gin_param=Experiment.learner = @convnet4"],
         "Received: .*learner = @convnet4[.]",
     ),  # fmt: skip
     ("train", ["--gin_file=tiny.gin", "--gin_param=Experiment.backbone = @MAML()"], "Received: .*backbone = MAML"),
     ("train", ["--gin_file=tiny.gin", "--gin_param=Experiment.optimizer = 3"], "Experiment.optimizer must be"),
     (
-        "train", ["--gin_file=tiny.gin", "--gin_param=Evaluation.n_query = 99"],
+        "train",
+        ["--gin_file=tiny.gin", "--gin_param=Evaluation.n_query = 99"],
         "on split 'test' .*class 'test-0' has 12",
     ),  # fmt: skip
     ("evaluate", ["--run_dir=runs/tiny", "--gin_param=N_WAY = 2"], "stay the training's 3.*Bind Evaluation.n_way = 2"),
@@ -194,7 +197,7 @@ def test_messages_hold_no_address(capsys, shown, plain):
 
 
 def test_gin_s_call_trace_is_cut_but_its_place_is_kept(capsys):
-    text = 'Bad.\n  In file "a.gin", line 2\n    x = 3\n  In call to configurable \'X\' (<class>)'
+    text = "Bad.\n  In file \"a.gin\", line 2\n    x = 3\n  In call to configurable 'X' (<class>)"
     with pytest.raises(SystemExit) as left:
         command_line.fail("p", text, 2)
     assert left.value.code == 2
@@ -271,9 +274,7 @@ with command_line.clean_errors('p'):
 """
 
 
-def _interrupted(
-    how: str, times: int, clearing: float, first: int = signal.SIGINT
-) -> tuple[int, str, str]:
+def _interrupted(how: str, times: int, clearing: float, first: int = signal.SIGINT) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of a command that gets so many Ctrl-C, or another signal first."""
     process = subprocess.Popen(
         [sys.executable, "-c", AT_WORK, how, str(clearing)], stdout=subprocess.PIPE,

@@ -108,9 +108,7 @@ def test_without_data_an_experiment_is_built_but_has_no_images(tmp_path):
 
 
 def test_the_seed_fixes_the_initial_weights(tmp_path):
-    values = [
-        tiny.build(tmp_path, f"SEED = {seed}").keras_model.get_weights()[0] for seed in (1, 1, 2)
-    ]
+    values = [tiny.build(tmp_path, f"SEED = {seed}").keras_model.get_weights()[0] for seed in (1, 1, 2)]
     assert (values[0] == values[1]).all() and not (values[0] == values[2]).all()
 
 

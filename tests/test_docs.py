@@ -45,9 +45,7 @@ def test_the_documented_methods_work_from_a_module_of_the_users_own(tmp_path, mo
     before = float(rate.numpy())
     Trainer(assembly, str(tmp_path / "run")).run()
     assert float(rate.numpy()) != before
-    result, _ = judge(
-        tmp_path / "run", data_dir=tmp_path / "data", gin_params=["Evaluation.n_tasks = 3"], show=False
-    )
+    result, _ = judge(tmp_path / "run", data_dir=tmp_path / "data", gin_params=["Evaluation.n_tasks = 3"], show=False)
     assert "OneRate with 2 inner steps" in str(result)
     config.clear()
     saved_models.save(saved_models.from_run(str(tmp_path / "run"), "best"), str(tmp_path / "out"))

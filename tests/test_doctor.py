@@ -144,9 +144,12 @@ def test_json_for_programs(came):
 @pytest.mark.parametrize(
     "name, said",
     [
-        ("no such", "No data set 'owls'"), ("nothing there", "no data set in --data_dir 'runs'"),
-        ("more", "no such arg"), ("no gin file", "no such file. Received: 'owls'"),
-        ("no run", "--run_dir must be a folder"), ("no export", "--model must be a folder"),
+        ("no such", "No data set 'owls'"),
+        ("nothing there", "no data set in --data_dir 'runs'"),
+        ("more", "no such arg"),
+        ("no gin file", "no such file. Received: 'owls'"),
+        ("no run", "--run_dir must be a folder"),
+        ("no export", "--model must be a folder"),
         ("idle", "--gin_param needs --gin_file"),
     ],
 )

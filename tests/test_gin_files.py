@@ -128,9 +128,7 @@ def check_all(*paths: str, params: Sequence[str] = ()) -> Experiment:
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS)
-def test_every_experiment_is_the_papers_method_on_its_data_set_and_backbone(
-    path, monkeypatch, tmp_path
-):
+def test_every_experiment_is_the_papers_method_on_its_data_set_and_backbone(path, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # includes must not depend on the working directory
     config.parse([str(ROOT / path)], GIVEN.get(path, ()))
     assembly = Experiment().build(None, spec=described(DatasetConfig()), splits=store.SPLITS)

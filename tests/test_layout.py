@@ -76,9 +76,7 @@ def room(module: str) -> str:
 
 
 GRAPH = {name: imported(path) for name, path in MODULES.items()}
-BETWEEN_ROOMS = {
-    (room(m), room(target)) for m in GRAPH for target in GRAPH[m] if room(m) != room(target)
-}
+BETWEEN_ROOMS = {(room(m), room(target)) for m in GRAPH for target in GRAPH[m] if room(m) != room(target)}
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m])

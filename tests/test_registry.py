@@ -87,9 +87,7 @@ def user_module(tmp_path, monkeypatch):
     sys.modules.pop(name, None)
 
 
-def test_a_gin_file_imports_a_users_own_module_and_a_saved_config_does_so_again(
-    user_module, tmp_path
-):
+def test_a_gin_file_imports_a_users_own_module_and_a_saved_config_does_so_again(user_module, tmp_path):
     text = f"import {user_module}\n{tiny.TINY}\nExperiment.aggregator = @UsersOwn()\nUsersOwn.factor = 3.0\n"
     config.parse([tiny.write_gin(tmp_path, text)])
     aggregator = Experiment().aggregator

@@ -63,9 +63,7 @@ class Centres(Learner):
 
     def predict(self, context, meta, adapted, images):
         batch = self.queries_take_batch(context)
-        features, state = context.model.features(
-            adapted.network, adapted.state, images, training=batch
-        )
+        features, state = context.model.features(adapted.network, adapted.state, images, training=batch)
         squares = tf.square(features[:, None] - adapted.centres)
         return -tf.exp(adapted.log_scale) * tf.reduce_mean(squares, -1), list(state)
 

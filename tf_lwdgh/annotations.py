@@ -63,10 +63,7 @@ def _guarded(call: Callable[..., Any], owner: Any, name: str, *, method: bool) -
         return list(bound.items())[int(method) :]
 
     def refuse(argument: str, rule: str, value: Any) -> None:
-        raise ValueError(
-            f"{name}.{argument} must be {rule}. "
-            f"Received: {name}.{argument} = {repr(value)[:_SHOWN]}."
-        )
+        raise ValueError(f"{name}.{argument} must be {rule}. Received: {name}.{argument} = {repr(value)[:_SHOWN]}.")
 
     def check(args: tuple, kwargs: dict[str, Any], said: str = "") -> None:
         for argument, value in given(args, kwargs):

@@ -77,9 +77,7 @@ def define_checkpoint() -> None:
 
 def define_data_dir() -> None:
     """--data_dir."""
-    flags.DEFINE_string(
-        "data_dir", "data", "The folder that holds a folder of records for each data set."
-    )
+    flags.DEFINE_string("data_dir", "data", "The folder that holds a folder of records for each data set.")
 
 
 MOST_PIXELS = 89_478_485  # Pillow begins to warn there

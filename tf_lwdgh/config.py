@@ -148,8 +148,7 @@ def _require(name: str) -> str:
     path = find(name)
     if path is None:
         raise FileNotFoundError(
-            f"--gin_file: no such file. Received: {name!r} (working directory {os.getcwd()!r}). "
-            f"{_near_file(name)}"
+            f"--gin_file: no such file. Received: {name!r} (working directory {os.getcwd()!r}). {_near_file(name)}"
         )
     return path
 
@@ -178,9 +177,7 @@ def _refuse_cycles(path: str, trail: tuple[str, ...] = ()) -> None:
         with open(found, encoding="utf-8") as file:
             text = file.read()
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"--gin_file must be a text file in UTF-8. Received: {path!r} ({error})."
-        ) from error
+        raise ValueError(f"--gin_file must be a text file in UTF-8. Received: {path!r} ({error}).") from error
     for inner in _INCLUDE.findall(text):
         _refuse_cycles(inner, (*trail, real))
 
@@ -267,9 +264,7 @@ def _check_macros(gin_params: Sequence[str]) -> None:
     _refuse_macros_of_themselves(lines)
     for name in map(_bound_name, gin_params):
         if name in defined - referred:
-            raise ValueError(
-                f"No setting takes its value from the macro {name}. {_near(name, sorted(referred))}"
-            )
+            raise ValueError(f"No setting takes its value from the macro {name}. {_near(name, sorted(referred))}")
 
 
 def _refuse_macros_of_themselves(lines: Sequence[str]) -> None:

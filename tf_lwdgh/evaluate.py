@@ -78,9 +78,7 @@ def define_flags() -> None:
         None,
         "A task list to use instead of drawing tasks; with --datasets a folder with <data set>.json.gz.",
     )
-    flags.DEFINE_string(
-        "write_tasks", None, "Where to write the tasks: .json or .json.gz; with --datasets a folder."
-    )
+    flags.DEFINE_string("write_tasks", None, "Where to write the tasks: .json or .json.gz; with --datasets a folder.")
     flags.DEFINE_bool(
         "as_served",
         True,

@@ -122,15 +122,11 @@ def _loaded(args: flags.FlagValues, model: Loaded) -> KeptClassifier:
     kept = kept_classifier.read(args.load, args.model, model.metadata, flag="--load")
     learned = "crop" if kept.crop else "stretch"
     if args.resize not in (None, learned):
-        raise ValueError(
-            f"--resize must be {learned!r}, as {args.load} was learned. Received: {args.resize!r}."
-        )
+        raise ValueError(f"--resize must be {learned!r}, as {args.load} was learned. Received: {args.resize!r}.")
     return kept
 
 
-def _learned(
-    args: flags.FlagValues, model: Loaded, problems: Problems
-) -> tuple[KeptClassifier, _Shown]:
+def _learned(args: flags.FlagValues, model: Loaded, problems: Problems) -> tuple[KeptClassifier, _Shown]:
     from tf_lwdgh.converters import photos
     from tf_lwdgh.serving import answer_page, answers, kept_classifier
 

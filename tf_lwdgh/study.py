@@ -113,9 +113,7 @@ def study(args: flags.FlagValues, argv: Sequence[str]) -> int:
 
     gpus = len(tf.config.list_physical_devices("GPU"))
     tf.config.set_visible_devices([], "GPU")  # they are the runs'
-    made = conduct.from_gin(
-        args.gin_file, args.gin_param, seeds=args.seeds, cell_params=args.cell_param
-    )
+    made = conduct.from_gin(args.gin_file, args.gin_param, seeds=args.seeds, cell_params=args.cell_param)
     out = args.out or os.path.join("runs", "studies", "-".join(map(_stem, args.gin_file)))
     place = conduct.Place(out, args.data_dir, report.command_line(argv))
     executor = functools.partial(

@@ -23,9 +23,7 @@ PROGRAM = "rank_layers"
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run_dir", required=True, help="a run of MAML that train wrote")
     parser.add_argument("--count", type=int, required=True, help="how many layers shall move")
     parser.add_argument("--share", type=float, default=0.25, help="of the run's steps that counts")
@@ -47,8 +45,7 @@ def rank(args: argparse.Namespace) -> str:
     names = [layer.name for layer in ranking.layers]
     if not 1 <= args.count <= len(names):
         raise ValueError(
-            f"--count must be 1 to {len(names)}, the layers that the inner loop moves. "
-            f"Received: {args.count}."
+            f"--count must be 1 to {len(names)}, the layers that the inner loop moves. Received: {args.count}."
         )
     lines = [
         f"pairs of tasks with a cosine below {ranking.threshold:g}, in {ranking.steps} meta-steps:",

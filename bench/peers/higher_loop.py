@@ -18,9 +18,7 @@ class HigherLoop(TorchPeer):
 
     def _context(self, track: bool):
         inner = torch.optim.SGD(self.net.parameters(), lr=self.w.inner_lr)
-        return higher.innerloop_ctx(
-            self.net, inner, copy_initial_weights=False, track_higher_grads=track
-        )
+        return higher.innerloop_ctx(self.net, inner, copy_initial_weights=False, track_higher_grads=track)
 
     def _adapt(self, fnet, inner, task: Task) -> None:
         xs, ys, _, _ = task

@@ -75,9 +75,7 @@ def adam(state, update, rate=0.001, b1=0.9, b2=0.999):
 class JaxVmap:
     """Everything of a meta-step in one `jit`."""
 
-    def __init__(
-        self, w: workloads.Workload, arrays: worker.Arrays, args: argparse.Namespace
-    ) -> None:
+    def __init__(self, w: workloads.Workload, arrays: worker.Arrays, args: argparse.Namespace) -> None:
         self.w, self.apply = w, convnet4 if w.backbone == "convnet4" else resnet12
         params = {k[2:]: jnp.asarray(v) for k, v in arrays.items() if k.startswith("w:")}
         zeros = jax.tree.map(jnp.zeros_like, params)

@@ -109,9 +109,7 @@ def lwdgh(gradients: list[Gradients]) -> Gradients:
 class TorchPeer:
     """A contestant; a peer gives `task_gradient` and `task_logits`."""
 
-    def __init__(
-        self, w: workloads.Workload, arrays: worker.Arrays, args: argparse.Namespace
-    ) -> None:
+    def __init__(self, w: workloads.Workload, arrays: worker.Arrays, args: argparse.Namespace) -> None:
         self.w = w
         self.channels = w.filters if w.backbone == "convnet4" else workloads.RESNET_WIDTHS[-1]
         self.net = (Convnet4 if w.backbone == "convnet4" else Resnet12)(w)

@@ -27,9 +27,7 @@ class TorchPool(Learn2LearnLoop):
         count = min(len(os.sched_getaffinity(0)), len(self.tasks))
         shapes = [p.shape for p in self.net.parameters()]
         dtype = next(self.net.parameters()).dtype
-        self.results = [
-            [torch.zeros(s, dtype=dtype).share_memory_() for s in shapes] for _ in self.tasks
-        ]
+        self.results = [[torch.zeros(s, dtype=dtype).share_memory_() for s in shapes] for _ in self.tasks]
         queries = (len(self.tasks), len(self.tasks[0][2]), w.n_way)
         self.logits = torch.zeros(queries, dtype=dtype).share_memory_()
         context = mp.get_context("fork")

@@ -158,9 +158,5 @@ CASES: dict[str, dict[str, Case]] = {
 }  # fmt: skip
 
 # By name and variant; and the first variant of each class.
-ALL = {
-    f"{name} {variant}".rstrip(): case
-    for name, variants in CASES.items()
-    for variant, case in variants.items()
-}
+ALL = {f"{name} {variant}".rstrip(): case for name, variants in CASES.items() for variant, case in variants.items()}
 FIRST = {name: next(iter(variants.values())) for name, variants in CASES.items()}

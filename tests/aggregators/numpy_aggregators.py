@@ -150,9 +150,7 @@ def imtl_g(rows, losses=None, near=None):
     k = len(rows)
     unit = rows / np.sqrt((rows * rows).sum(1))[:, None]
     equal = (unit[:-1] - unit[1:]) @ rows.T  # (u_k - u_{k+1})·d = 0
-    alpha = np.linalg.lstsq(
-        np.vstack([equal, np.ones(k)]), np.append(np.zeros(k - 1), 1), rcond=None
-    )[0]
+    alpha = np.linalg.lstsq(np.vstack([equal, np.ones(k)]), np.append(np.zeros(k - 1), 1), rcond=None)[0]
     return alpha @ rows
 
 
@@ -216,9 +214,7 @@ def krum(f, selected=1):
             scores[i] = sum(distances[: len(rows) - f - 2])
         bound = np.sort(scores)[selected - 1] * (1 + 1e-9)
         candidates = itertools.combinations(np.flatnonzero(scores <= bound), selected)
-        return min(
-            (rows[list(c)].mean(0) for c in candidates), key=lambda d: np.abs(d - near).max()
-        )
+        return min((rows[list(c)].mean(0) for c in candidates), key=lambda d: np.abs(d - near).max())
 
     return update
 

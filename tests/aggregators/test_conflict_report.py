@@ -93,7 +93,5 @@ def test_shares_are_of_pairs_of_different_tasks():
 
 @pytest.mark.parametrize("threshold", [-1.5, 2.0, float("nan")])
 def test_a_threshold_that_is_no_cosine_is_refused(threshold):
-    with pytest.raises(
-        ValueError, match=rf"ConflictReport.threshold .* in \[-1, 1\].* = {threshold}"
-    ):
+    with pytest.raises(ValueError, match=rf"ConflictReport.threshold .* in \[-1, 1\].* = {threshold}"):
         ConflictReport(threshold=threshold)

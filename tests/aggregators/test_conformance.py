@@ -19,10 +19,7 @@ def having(**wanted):
     chosen = {
         name: case
         for name, case in ALL.items()
-        if all(
-            (getattr(case, attribute) not in (None, "", False)) == v
-            for attribute, v in wanted.items()
-        )
+        if all((getattr(case, attribute) not in (None, "", False)) == v for attribute, v in wanted.items())
     }
     return pytest.mark.parametrize("case", chosen.values(), ids=list(chosen))
 
@@ -46,9 +43,7 @@ def test_every_aggregator_has_a_case():
     missing = sorted(set(aggregators.ALL) - set(CASES))
     assert not missing, f"no case in tests/aggregators/cases.py for: {', '.join(missing)}"
     for name, variants in CASES.items():
-        assert variants and {type(c.aggregator) for c in variants.values()} == {
-            aggregators.ALL[name]
-        }
+        assert variants and {type(c.aggregator) for c in variants.values()} == {aggregators.ALL[name]}
 
 
 @pytest.mark.parametrize("name", aggregators.ALL)
@@ -126,9 +121,7 @@ def test_the_order_of_the_tasks_has_no_effect(case):
     for a, b in zip(before.gradients, after.gradients):
         np.testing.assert_allclose(b, a, rtol=0, atol=1e-9 * np.abs(a).max())
     for name, weights in before.weights.items():
-        np.testing.assert_allclose(
-            after.weights[name], weights.numpy()[order], rtol=1e-6, atol=1e-7
-        )
+        np.testing.assert_allclose(after.weights[name], weights.numpy()[order], rtol=1e-6, atol=1e-7)
 
 
 def random_matrices(n=20, n_tasks=4, n_dims=8):

@@ -148,11 +148,6 @@ def test_the_two_draw_from_streams_of_their_own():
     """The key that PCGrad is given is not that of GradDrop, of exploration or of a task."""
     keys = [tuple(harness.clock(0).key(name).numpy()) for name in ("PCGrad", "GradDrop", "explore")]
     assert len(set(keys)) == 3
-    gram = Gram(
-        tf.constant((three_in_conflict() @ three_in_conflict().T)[None]), tf.ones(1, tf.float64)
-    )
-    weights = [
-        PCGrad().weights(gram, losses=tf.ones(3), key=tf.constant([7, i], tf.int64)).numpy()
-        for i in range(12)
-    ]
+    gram = Gram(tf.constant((three_in_conflict() @ three_in_conflict().T)[None]), tf.ones(1, tf.float64))
+    weights = [PCGrad().weights(gram, losses=tf.ones(3), key=tf.constant([7, i], tf.int64)).numpy() for i in range(12)]
     assert len(np.unique(np.round(weights, 9), axis=0)) > 3

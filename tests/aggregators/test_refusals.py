@@ -16,9 +16,7 @@ def test_numbers_of_tasks_that_have_no_meaning_are_refused(case):
         if n_tasks not in case.refuses:
             case.aggregator.check(n_tasks)
             continue
-        with pytest.raises(
-            ValueError, match=rf"{name}\..*OuterLoop.meta_batch_size = {n_tasks}, {name}\."
-        ):
+        with pytest.raises(ValueError, match=rf"{name}\..*OuterLoop.meta_batch_size = {n_tasks}, {name}\."):
             case.aggregator.check(n_tasks)
         with pytest.raises(ValueError, match=f"OuterLoop.meta_batch_size = {n_tasks}"):
             harness.aggregate(case.aggregator, [np.ones((n_tasks, 2))])

@@ -16,9 +16,7 @@ TOLERANCE = 1e-8  # of an objective, the largest diagonal element being 1
 def graph(solve, *ranks):
     """One graph of a solver for any number of problems and tasks, given matrices [U, K, K]."""
     shapes = [[None] * 3] + [[None] * rank for rank in ranks]
-    return tf.function(
-        solve, autograph=False, input_signature=[tf.TensorSpec(s, tf.float64) for s in shapes]
-    )
+    return tf.function(solve, autograph=False, input_signature=[tf.TensorSpec(s, tf.float64) for s in shapes])
 
 
 simplex_minimum = graph(solvers.simplex_minimum, 2)
@@ -192,9 +190,7 @@ def test_the_power_equation_of_one_number_and_of_unit_matrices(exponent):
     one = np.array([[[1.0]], [[0.04]]])
     expected = np.array([[1.0], [0.04 ** (-1 / (1 + exponent))]])
     np.testing.assert_allclose(solvers.power_equation(one, exponent), expected, rtol=1e-6)
-    np.testing.assert_allclose(
-        solvers.power_equation(np.eye(5)[None], exponent), np.ones((1, 5)), rtol=1e-6
-    )
+    np.testing.assert_allclose(solvers.power_equation(np.eye(5)[None], exponent), np.ones((1, 5)), rtol=1e-6)
 
 
 @pytest.mark.parametrize("exponent", [0.1, 0.5, 1.0, 3.0])

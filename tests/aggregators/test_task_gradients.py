@@ -19,9 +19,7 @@ def test_units_partition_the_variables():
     assert harness.units("model") == {"model": [0, 1, 2, 3]}
     kept = trees.make_units("layer", NAMES, LAYERS, [True, False, False, False])
     assert kept == {"conv": [0]}
-    with pytest.raises(
-        ValueError, match="unit must be one of variable, layer, model. Received: 'x'"
-    ):
+    with pytest.raises(ValueError, match="unit must be one of variable, layer, model. Received: 'x'"):
         trees.make_units("x", NAMES, LAYERS)
 
 

@@ -73,9 +73,7 @@ def test_updates_are_finite_and_good_units_are_unharmed(case):
 def test_random_methods_scale_with_the_gradients(name, s):
     rows, losses = harness.random_rows(5), harness.random_losses(5)
     run = harness.compiled(ALL[name].aggregator)
-    for a, b in zip(
-        run(3, losses, *rows).gradients, run(3, losses, *(s * g for g in rows)).gradients
-    ):
+    for a, b in zip(run(3, losses, *rows).gradients, run(3, losses, *(s * g for g in rows)).gradients):
         np.testing.assert_allclose(b / s, a, rtol=1e-12)
 
 
@@ -115,9 +113,7 @@ def test_sixty_four_tasks(case):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize(
-    "name", sorted(set(FIRST) - {"TrimmedMean"})
-)  # which leaves such values out
+@pytest.mark.parametrize("name", sorted(set(FIRST) - {"TrimmedMean"}))  # which leaves such values out
 def test_what_is_not_a_number_stays_so_and_spoils_its_own_unit_only(name, bad):
     """So that a run stops with its own message, and no solver goes on for ever."""
     good = np.random.default_rng(3).normal(size=(4, 3)).astype(np.float32)

@@ -179,9 +179,7 @@ class Reader:
 
     def image(self, content: bytes) -> None:
         for size in (None, 10, 4):
-            self._foreseen(
-                lambda s=size: pictures.read_image("x", lambda: content, problems.Problems(), image_size=s)
-            )
+            self._foreseen(lambda s=size: pictures.read_image("x", lambda: content, problems.Problems(), image_size=s))
 
     def _foreseen(self, read) -> None:
         signal.setitimer(signal.ITIMER_PROF, _SECONDS)

@@ -29,10 +29,7 @@ def files(folder: pathlib.Path) -> dict[str, bytes]:
 
 def records(folder: pathlib.Path) -> dict[str, dict[str, list[bytes]]]:
     spec = store.DatasetSpec.load(folder)
-    return {
-        s: {spec.class_names[i]: store.read_class(folder, spec, i) for i in spec.classes(s)}
-        for s in store.SPLITS
-    }
+    return {s: {spec.class_names[i]: store.read_class(folder, spec, i) for i in spec.classes(s)} for s in store.SPLITS}
 
 
 def decode(encoded: bytes) -> np.ndarray:

@@ -54,9 +54,7 @@ def test_member_that_leaves_the_folder_is_refused_by_name(tmp_path, kind, name):
     assert _everything(tmp_path) == ["deep", "deep/target", path.name]
 
 
-@pytest.mark.parametrize(
-    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE]
-)
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
 def test_links_and_devices_in_tar_are_refused(tmp_path, kind):
     path = _tar(tmp_path / "evil.tar", _member("thing", kind, "/etc"), _member("thing/file"))
     target = tmp_path / "target"

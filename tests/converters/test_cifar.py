@@ -131,9 +131,7 @@ def test_pickles_with_cifar_100s_numbers_have_names(tmp_path, name, options):
 def test_the_names_of_other_labels_are_not_guessed(tmp_path, name):
     module = SETS[name]
     stem = {"cifar_fs": "CIFAR_FS", "fc100": "FC100"}[name]
-    spec, _ = module.convert(
-        write_pickles(tmp_path / "in", stem, module.DATA_SET, fine=False), tmp_path / "out"
-    )
+    spec, _ = module.convert(write_pickles(tmp_path / "in", stem, module.DATA_SET, fine=False), tmp_path / "out")
     first = spec.classes_per_split["train"]
     assert spec.class_names[:2] == ("train-00", "train-01") and spec.superclasses == ()
     assert spec.class_names[first] == f"val-{first}" and spec.class_names[-1] == "test-99"
@@ -149,9 +147,10 @@ def test_cifar_fs_folders_keep_every_byte(tmp_path):
     path = source / "cifar100/data/worm/worm_s_000000.png"
     assert raw.records(tmp_path / "out")["test"]["worm"][0] == path.read_bytes()
     shutil.rmtree(source / "cifar100/splits")
-    assert cifar_fs.convert(source, tmp_path / "b")[0].content_checksum == store.DatasetSpec.load(
-        tmp_path / "out"
-    ).content_checksum
+    assert (
+        cifar_fs.convert(source, tmp_path / "b")[0].content_checksum
+        == store.DatasetSpec.load(tmp_path / "out").content_checksum
+    )
 
 
 @pytest.mark.parametrize("name", SETS)

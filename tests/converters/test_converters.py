@@ -39,9 +39,7 @@ def _area_oracle(pixels: np.ndarray, size: int) -> np.ndarray:
     return fine.reshape(size, n, size, n, *pixels.shape[2:]).mean(axis=(1, 3))
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "channels"), [(105, 28, 1), (12, 5, 3), (10, 10, 1), (9, 3, 3)]
-)
+@pytest.mark.parametrize(("old", "new", "channels"), [(105, 28, 1), (12, 5, 3), (10, 10, 1), (9, 3, 3)])
 def test_shrinking_averages_exact_areas(old, new, channels):
     pixels = raw.pixels(0, old, channels)
     got = pictures.resize(pixels, new)
@@ -133,9 +131,7 @@ def test_omniglot_splits_have_the_published_sizes():
 
 
 def test_omniglot_damage_is_named_or_counted(small_omniglot, tmp_path):
-    (small_omniglot / "images_background/Greek/character01/0001_02.png").write_bytes(
-        b"\x89PNG nothing"
-    )
+    (small_omniglot / "images_background/Greek/character01/0001_02.png").write_bytes(b"\x89PNG nothing")
     (small_omniglot / "images_evaluation/ULOG/character02/0002_01.png").unlink()
     out = tmp_path / "data" / "out"
     with pytest.raises(ValueError, match=r"ULOG/character02: a character has 4 drawings, found 3"):
@@ -161,9 +157,7 @@ def test_corrupt_image_leaves_no_output_behind(small_omniglot, tmp_path):
 # Folder trees
 
 
-def _tree(
-    root: pathlib.Path, names: dict[str, list[str]], images: int = 3
-) -> dict[str, list[bytes]]:
+def _tree(root: pathlib.Path, names: dict[str, list[str]], images: int = 3) -> dict[str, list[bytes]]:
     """split -> classes; JPEG of two sizes and PNG. Gives each class's bytes."""
     out = {}
     for split, classes in names.items():
@@ -282,9 +276,7 @@ def test_wrong_layouts_are_named(tmp_path):
 def test_short_class_and_corrupt_image_stop_or_are_counted(tmp_path):
     _tree(tmp_path / "in", SPLIT)
     raw.save(tmp_path / "in/train/short/0.png", raw.pixels(0))
-    with pytest.raises(
-        ValueError, match="train class 'short': a class needs at least 2 images, found 1"
-    ):
+    with pytest.raises(ValueError, match="train class 'short': a class needs at least 2 images, found 1"):
         folders.convert(tmp_path / "in", tmp_path / "out", name="x")
     bad = tmp_path / "in/train/b/1.png"
     bad.write_bytes(bad.read_bytes()[:-1])  # which Pillow reads, and TensorFlow does not
@@ -347,18 +339,14 @@ def test_mini_imagenet_cache(small_mini, tmp_path, keys, val):
     assert (spec.encoding, spec.image_size, spec.split_name) == ("png", 12, "ravi")
 
 
-def _category(
-    root, data, *, prefix="miniImageNet_category_split_", phase="train_phase_train", listed=False
-):
+def _category(root, data, *, prefix="miniImageNet_category_split_", phase="train_phase_train", listed=False):
     root.mkdir(exist_ok=True)
     first = 0
     for split, by_class in data.items():
         labels = np.repeat(first + np.arange(len(by_class)), 4)
         first += len(by_class)
         pixels = np.concatenate(list(by_class.values()))
-        order = (
-            np.random.default_rng(0).permutation(len(labels)) if listed else np.arange(len(labels))
-        )
+        order = np.random.default_rng(0).permutation(len(labels)) if listed else np.arange(len(labels))
         content = {
             "data": list(pixels[order]) if listed else pixels,
             "labels": labels[order].tolist(),
@@ -401,9 +389,7 @@ def test_mini_imagenet_images_with_lists(small_mini, tmp_path):
     _convert_mini(source, tmp_path / "out")
     _assert_equal(tmp_path / "out", small_mini)
     (source / "images/n0155899300000017.jpg").unlink()
-    with pytest.raises(
-        ValueError, match=r"n0155899300000017\.jpg: the file that train\.csv names is missing"
-    ):
+    with pytest.raises(ValueError, match=r"n0155899300000017\.jpg: the file that train\.csv names is missing"):
         _convert_mini(source, tmp_path / "out2")
     spec, found = _convert_mini(source, tmp_path / "out2", skip_bad=True)
     assert len(found.found) == 2 and spec.images_per_class[1] == 3  # the file and its short class
@@ -425,9 +411,7 @@ def test_mini_imagenet_from_ilsvrc_counts_numerically_sorted_files(small_mini, t
     _convert_mini(tmp_path / "in", tmp_path / "out", splits=lists)
     _assert_equal(tmp_path / "out", expected)
     (tmp_path / "in" / home / "n01855672/n01855672_3.JPEG").unlink()
-    with pytest.raises(
-        ValueError, match="n01855672: val.csv asks for its file 6, the folder has 5"
-    ):
+    with pytest.raises(ValueError, match="n01855672: val.csv asks for its file 6, the folder has 5"):
         _convert_mini(tmp_path / "in", tmp_path / "out2", splits=lists)
 
 
@@ -442,14 +426,10 @@ def test_mini_imagenet_folders_in_an_archive(small_mini, tmp_path):
     _assert_equal(tmp_path / "out", small_mini)
 
 
-def test_mini_imagenet_counts_are_checked_unless_a_subset_is_asked_for(
-    small_mini, tmp_path, monkeypatch
-):
+def test_mini_imagenet_counts_are_checked_unless_a_subset_is_asked_for(small_mini, tmp_path, monkeypatch):
     source = _cache(tmp_path / "in", small_mini)
     monkeypatch.setattr(mini_imagenet, "IMAGES", 600)
-    with pytest.raises(
-        ValueError, match="'n01532829': mini-ImageNet's classes have 600 images, found 4"
-    ):
+    with pytest.raises(ValueError, match="'n01532829': mini-ImageNet's classes have 600 images, found 4"):
         _convert_mini(source, tmp_path / "out")
     monkeypatch.setattr(mini_imagenet, "CLASSES", {"train": 64, "val": 16, "test": 20})
     with pytest.raises(ValueError, match="has 64 train classes, found 3.* --subset"):
@@ -475,9 +455,7 @@ def test_mini_imagenet_refuses_to_guess_between_forms(small_mini, tmp_path):
         _convert_mini(tmp_path / "in", tmp_path / "out")
     _convert_mini(tmp_path / "in", tmp_path / "out", form="cache")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(
-        ValueError, match="empty holds no mini-ImageNet in a known form .cache: mini-imagenet"
-    ):
+    with pytest.raises(ValueError, match="empty holds no mini-ImageNet in a known form .cache: mini-imagenet"):
         _convert_mini(tmp_path / "empty", tmp_path / "out2")
     with pytest.raises(ValueError, match="--form must be one of cache, .* Received: 'npz'"):
         _convert_mini(tmp_path / "in", tmp_path / "out2", form="npz")
@@ -499,14 +477,10 @@ def test_mini_imagenet_pickles_with_wrong_content_are_named(small_mini, tmp_path
         with pytest.raises(ValueError, match=f"cache-val.pkl.*{text}"):
             _convert_mini(source, tmp_path / "out")
     path.write_bytes(b"cos\nsystem\n(S'true'\ntR.")
-    with pytest.raises(
-        safe_pickle.UnsafePickle, match=r"cache-val.pkl is refused: it asks for os\.system"
-    ):
+    with pytest.raises(safe_pickle.UnsafePickle, match=r"cache-val.pkl is refused: it asks for os\.system"):
         _convert_mini(source, tmp_path / "out")
     path.unlink()
-    with pytest.raises(
-        FileNotFoundError, match="file of split val is missing: mini-imagenet-cache-val.pkl"
-    ):
+    with pytest.raises(FileNotFoundError, match="file of split val is missing: mini-imagenet-cache-val.pkl"):
         _convert_mini(source, tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
 
@@ -525,9 +499,7 @@ def _run(tool: str, *flags: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize(
-    "tool", ["convert_omniglot.py", "convert_folder.py", "convert_mini_imagenet.py"]
-)
+@pytest.mark.parametrize("tool", ["convert_omniglot.py", "convert_folder.py", "convert_mini_imagenet.py"])
 def test_help_teaches_with_an_example(tool):
     done = _run(tool, "--help")
     assert done.returncode == 0 and f"python tools/{tool} --source=" in done.stdout
@@ -538,9 +510,7 @@ def test_help_teaches_with_an_example(tool):
 def test_installed_package_converts_without_the_tools(tmp_path, name):
     command = [sys.executable, "-m", "tf_lwdgh.converters", name, "--help"]
     environment = {**os.environ, "PYTHONPATH": str(TOOLS.parent)}
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
     assert done.returncode == 0 and f"usage: python -m tf_lwdgh.converters {name}" in done.stdout
     tools = set(re.findall(r"python\s+(tools/\w+\.py)\s", done.stdout))
     odd = {"glyphs": "make_glyphs", "build_tfds": "build_tfds"}
@@ -560,9 +530,7 @@ def test_tool_converts_once_and_then_asks_for_overwrite(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "train 3 classes / 9 images, val 1 classes / 3 images" in done.stdout
     again = _run("convert_folder.py", *flags)
-    assert (
-        again.returncode == 2 and "photos exists and is not empty. Say --overwrite" in again.stderr
-    )
+    assert again.returncode == 2 and "photos exists and is not empty. Say --overwrite" in again.stderr
     assert "Traceback" not in again.stderr
 
 

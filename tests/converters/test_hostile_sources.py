@@ -223,9 +223,7 @@ def test_free_room_is_looked_at_before_anything_is_unpacked(tmp_path, monkeypatc
 
 def test_an_array_of_an_npz_is_held_to_its_member(tmp_path):
     head = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        head, {"descr": "|u1", "fortran_order": False, "shape": (8 * GIB,)}
-    )
+    np.lib.format.write_array_header_1_0(head, {"descr": "|u1", "fortran_order": False, "shape": (8 * GIB,)})
     for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         with zipfile.ZipFile(tmp_path / "x.npz", "w", compression) as file:
             file.writestr("images.npy", head.getvalue() + bytes(10))

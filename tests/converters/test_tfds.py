@@ -28,9 +28,7 @@ def tfds_dir(tmp_path_factory):
 
 
 def convert(tfds_dir, out, deal=HALVES, **settings):
-    return tfds_sets.convert(
-        "tiny_zoo", out, deal=deal, name="zoo", tfds_data_dir=tfds_dir, **settings
-    )
+    return tfds_sets.convert("tiny_zoo", out, deal=deal, name="zoo", tfds_data_dir=tfds_dir, **settings)
 
 
 def lists(folder, **named):

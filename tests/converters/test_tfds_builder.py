@@ -61,9 +61,7 @@ def test_every_image_arrives_unchanged_under_its_class(home):
         found = {}
         for row in rows(builder, tfds_split, SKIP):
             found.setdefault(label.int2str(row["label"]), []).append(row["image"])
-        assert {c: sorted(i) for c, i in found.items()} == {
-            c: sorted(i) for c, i in expected[split].items()
-        }
+        assert {c: sorted(i) for c, i in found.items()} == {c: sorted(i) for c, i in expected[split].items()}
 
 
 def test_what_is_prepared_is_loaded_by_its_name(home):
@@ -77,9 +75,7 @@ def test_what_is_prepared_is_loaded_by_its_name(home):
     }  # fmt: skip
     assert {r["superclass"] for r in rows(builder, "train")} == {0}
     assert {r["superclass"] for r in rows(builder, "test")} == {2}
-    (image, label), *_ = tfds.load(
-        "tf_lwdgh/photos", split="test", data_dir=home / "tfds", as_supervised=True
-    )
+    (image, label), *_ = tfds.load("tf_lwdgh/photos", split="test", data_dir=home / "tfds", as_supervised=True)
     assert image.shape == (12, 12, 3) and label == 3
 
 
@@ -97,9 +93,7 @@ def test_records_come_back_as_they_were(home, tmp_path):
     )  # fmt: skip
     there, back = raw.records(home / "data" / "photos"), raw.records(tmp_path / "back")
     for split in store.SPLITS:
-        assert {c: sorted(i) for c, i in back[split].items()} == {
-            c: sorted(i) for c, i in there[split].items()
-        }
+        assert {c: sorted(i) for c, i in back[split].items()} == {c: sorted(i) for c, i in there[split].items()}
     named = {c: spec.superclass_names[i] for c, i in zip(spec.class_names, spec.superclasses)}
     assert named == {"b/1": "x", "b 2": "x", "ä": "y", "d": "z"}
 

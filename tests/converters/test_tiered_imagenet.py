@@ -58,8 +58,7 @@ def small(monkeypatch):
     monkeypatch.setattr(tiered_imagenet, "CATEGORIES", {s: len(DATA[s]) for s in DATA})
     monkeypatch.setattr(tiered_imagenet, "IMAGES", {s: IMAGES * n for s, n in counts.items()})
     synsets = {
-        s: tuple(tiered_split.Synset(synset(s, name), category) for category, name, _ in classes(s))
-        for s in DATA
+        s: tuple(tiered_split.Synset(synset(s, name), category) for category, name, _ in classes(s)) for s in DATA
     }
     monkeypatch.setattr(tiered_imagenet, "SYNSETS", synsets)
 
@@ -237,9 +236,7 @@ def test_the_published_split_is_whole():
 def test_the_published_counts_are_required(tmp_path, monkeypatch):
     source = write_png(tmp_path / "in")
     monkeypatch.setattr(tiered_imagenet, "IMAGES", {"train": 448_695, "val": 3, "test": 9})
-    with pytest.raises(
-        ValueError, match="split train: tiered-ImageNet has 448,695 train images, found 12"
-    ):
+    with pytest.raises(ValueError, match="split train: tiered-ImageNet has 448,695 train images, found 12"):
         convert(source, tmp_path / "out")
     monkeypatch.setattr(tiered_imagenet, "CATEGORIES", {"train": 2, "val": 1, "test": 8})
     spec, found = convert(source, tmp_path / "out", skip_bad=True)
@@ -382,9 +379,7 @@ def test_a_killed_conversion_leaves_nothing_that_looks_whole_and_starts_again(tm
     child = os.fork()
     if not child:
         count, read = itertools.count(), pictures.read_image
-        monkeypatch.setattr(
-            pictures, "read_image", lambda *a, **k: os._exit(9) if next(count) > 14 else read(*a, **k)
-        )
+        monkeypatch.setattr(pictures, "read_image", lambda *a, **k: os._exit(9) if next(count) > 14 else read(*a, **k))
         convert(source, data / "tiered_imagenet")
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9

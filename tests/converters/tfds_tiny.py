@@ -26,10 +26,7 @@ def encoded(split: str, class_id: int, number: int) -> bytes:
 
 def pictures(splits=tuple(COUNTS)) -> dict[str, set[bytes]]:
     """The pictures of each class."""
-    return {
-        name: {encoded(s, i, n) for s in splits for n in range(COUNTS[s])}
-        for i, name in enumerate(CLASSES)
-    }
+    return {name: {encoded(s, i, n) for s in splits for n in range(COUNTS[s])} for i, name in enumerate(CLASSES)}
 
 
 class TinyZoo(tfds.core.GeneratorBasedBuilder):
@@ -59,11 +56,14 @@ class TinyZoo(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, split):
         for i, name in enumerate(CLASSES):
             for n in range(COUNTS.get(split, 1)):
-                yield f"{i}/{n}", {
-                    "picture": encoded(split, i, n),
-                    "kind": -1 if split == "unlabelled" else i,
-                    "order": ORDER_OF[name],
-                    "stripe": n % 2,
-                    "mask": np.zeros((4, 4, 1), np.uint8),
-                    "name": name,
-                }
+                yield (
+                    f"{i}/{n}",
+                    {
+                        "picture": encoded(split, i, n),
+                        "kind": -1 if split == "unlabelled" else i,
+                        "order": ORDER_OF[name],
+                        "stripe": n % 2,
+                        "mask": np.zeros((4, 4, 1), np.uint8),
+                        "name": name,
+                    },
+                )

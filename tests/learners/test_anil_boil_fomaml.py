@@ -72,9 +72,7 @@ def test_recomputed_steps_and_plain_operations_give_anil_the_same_gradients():
 def test_anil_lets_no_query_into_the_support_sets_statistics():
     params = tiny_tasks.parameters(ANIL(inner_loop=inner_loop(), batch_norm="inductive"))
     one, told = tiny_tasks.task(BATCH), tiny_tasks.context(params)
-    changed = tf.tensor_scatter_nd_add(
-        one.query_images, [[0]], 5 + tf.zeros_like(one.query_images[:1])
-    )
+    changed = tf.tensor_scatter_nd_add(one.query_images, [[0]], 5 + tf.zeros_like(one.query_images[:1]))
 
     @tf.function(autograph=False)
     def run(queries):
@@ -196,8 +194,7 @@ def test_maml_is_the_first_order_gradient_times_one_minus_alpha_hessian():
     network = tiny_tasks.perturbed(params).network
     hessian = hessian_of_conv2(network, where, one.support_images, one.support_labels.numpy())
     second, first = (
-        tiny_tasks.perturbed_outcome(c(inner_loop=loop)).gradients[where][0].ravel()
-        for c in (MAML, FOMAML)
+        tiny_tasks.perturbed_outcome(c(inner_loop=loop)).gradients[where][0].ravel() for c in (MAML, FOMAML)
     )
     assert np.abs(second - first).max() > 1e-3
     np.testing.assert_allclose(second, first - rate * hessian @ first, rtol=1e-6, atol=1e-8)

@@ -33,9 +33,7 @@ def answers(learner, one, *, mean=None) -> tuple[np.ndarray, np.ndarray, np.ndar
         meta = meta._replace(state=[*meta.state[:-2], tf.constant(mean), meta.state[-1]])
     adapted = learner.adapt(told, meta, one.support_images, one.support_labels)
     logits, _ = learner.predict(told, meta, adapted, one.query_images)
-    return logits.numpy(), *(
-        features(params, meta, images) for images in (one.support_images, one.query_images)
-    )
+    return logits.numpy(), *(features(params, meta, images) for images in (one.support_images, one.query_images))
 
 
 @pytest.mark.parametrize("head", ["linear", "cosine"])

@@ -33,15 +33,11 @@ def check_slope(params, meta) -> None:
     coupled = couplings(params, meta)
     objective = functools.partial(coupled_objectives, params, coupled)
     tasks = [
-        params.learner.outer_gradient(
-            tiny_tasks.context(params, coupling=c), meta, tiny_tasks.task(BATCH, k)
-        )[0]
+        params.learner.outer_gradient(tiny_tasks.context(params, coupling=c), meta, tiny_tasks.task(BATCH, k))[0]
         for k, c in enumerate(coupled)
     ]
     gradients = [np.stack(g) for g in zip(*map(params.flatten, tasks))]
-    tiny_tasks.assert_gradient_is_the_slope(
-        params, BATCH, meta, objective=objective, gradients=gradients, directions=1
-    )
+    tiny_tasks.assert_gradient_is_the_slope(params, BATCH, meta, objective=objective, gradients=gradients, directions=1)
 
 
 def check_slope_with_constants_held(params, meta) -> None:
@@ -56,10 +52,7 @@ def check_slope_with_constants_held(params, meta) -> None:
     tasks = [tiny_tasks.task(BATCH, k) for k in range(tiny_tasks.N_TASKS)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tf, "stop_gradient", recorded)
-        gradients = [
-            params.flatten(params.learner.outer_gradient(c, meta, one)[0])
-            for c, one in zip(told, tasks)
-        ]
+        gradients = [params.flatten(params.learner.outer_gradient(c, meta, one)[0]) for c, one in zip(told, tasks)]
         assert held
 
         def objective(at: Meta) -> np.ndarray:
@@ -120,10 +113,7 @@ def check_implicit(params, meta) -> None:
 
     for k, path in enumerate(paths(params, meta)):
         one, solved = tiny_tasks.task(BATCH, k), {i: found[i][k] for i in moving}
-        up, down = (
-            slopes([v + s * solved.get(i, 0) for i, v in enumerate(path[-1])], *one[:2])
-            for s in (h, -h)
-        )
+        up, down = (slopes([v + s * solved.get(i, 0) for i, v in enumerate(path[-1])], *one[:2]) for s in (h, -h))
         curved = (up - down) / (2 * h) / params.learner.proximity
         right = slopes(list(path[-1]), *one[2:4])
         left = curved + np.concatenate([x.ravel() for x in solved.values()])
@@ -268,9 +258,7 @@ CASES = {  # of several cases of a learner, the first is the one for what takes 
         vectorized=False,
     ),
     "GNN": Case("GNN", {"hidden": (4, 3), "growth": 2}, None, vectorized=False),
-    "SNAIL": Case(
-        "SNAIL", {"most_items": 7, "filters": 2, "attention": ((2, 3), (3, 2))}, None, vectorized=False
-    ),
+    "SNAIL": Case("SNAIL", {"most_items": 7, "filters": 2, "attention": ((2, 3), (3, 2))}, None, vectorized=False),
     "DynamicNet": Case(
         "DynamicNet",
         {"n_classes": tiny_tasks.N_CLASSES, "novel_ways": 2, "base_ways": 1},
@@ -292,9 +280,7 @@ CASES = {  # of several cases of a learner, the first is the one for what takes 
     "TAML": Case("TAML", {"variant": "inequality", "weight": 0.2}),
     "TAML_entropy": Case("TAML", {"variant": "entropy", "weight": 0.2}),
     "MAMLPlusPlus": Case("MAMLPlusPlus"),
-    "IMAML": Case(
-        "IMAML", {"proximity": 100.0, "cg_steps": 4}, {"inner_lr": 0.01}, check_implicit
-    ),
+    "IMAML": Case("IMAML", {"proximity": 100.0, "cg_steps": 4}, {"inner_lr": 0.01}, check_implicit),
     "MetaBaseline": Case("MetaBaseline", loop=None),
     "Classifier": Case("Classifier", {"n_classes": tiny_tasks.N_CLASSES}, None),
     "Classifier_cosine": Case(
@@ -303,15 +289,9 @@ CASES = {  # of several cases of a learner, the first is the one for what takes 
         None,
     ),
     "SimpleShot": Case("SimpleShot", {"n_classes": tiny_tasks.N_CLASSES}, None, vectorized=False),
-    "Baseline": Case(
-        "Baseline", {"n_classes": tiny_tasks.N_CLASSES, "epochs": 3}, None, vectorized=False
-    ),
-    "BaselinePP": Case(
-        "BaselinePP", {"n_classes": tiny_tasks.N_CLASSES, "epochs": 3}, None, vectorized=False
-    ),
-    "LogisticRegression": Case(
-        "LogisticRegression", {"n_classes": tiny_tasks.N_CLASSES}, None, vectorized=False
-    ),
+    "Baseline": Case("Baseline", {"n_classes": tiny_tasks.N_CLASSES, "epochs": 3}, None, vectorized=False),
+    "BaselinePP": Case("BaselinePP", {"n_classes": tiny_tasks.N_CLASSES, "epochs": 3}, None, vectorized=False),
+    "LogisticRegression": Case("LogisticRegression", {"n_classes": tiny_tasks.N_CLASSES}, None, vectorized=False),
     "Recon": Case("Recon", {"layers": ("conv1",)}, vectorized=False),
     "MetaLearnerLSTM": Case(
         "MetaLearnerLSTM",
@@ -328,9 +308,7 @@ CASES = {  # of several cases of a learner, the first is the one for what takes 
         "HSML",
         {**SMALL_HSML, "aggregation": "mean", "clusters": (3,), "embedded": 4},
     ),
-    "Reconciling": Case(
-        "Reconciling", {"initialisations": 2, "temperature": 5.0}, check=check_slope_with_shares_held
-    ),
+    "Reconciling": Case("Reconciling", {"initialisations": 2, "temperature": 5.0}, check=check_slope_with_shares_held),
 }
 FIRST = {name: case for name, case in CASES.items() if name == case.learner}
 
@@ -377,9 +355,7 @@ def coupled_objectives(params, coupled, meta) -> np.ndarray:
     """Each task's objective."""
     return np.array(
         [
-            params.learner.objective(
-                tiny_tasks.context(params, coupling=c), meta, tiny_tasks.task(BATCH, k)
-            ).objective
+            params.learner.objective(tiny_tasks.context(params, coupling=c), meta, tiny_tasks.task(BATCH, k)).objective
             for k, c in enumerate(coupled)
         ]
     )
@@ -390,10 +366,7 @@ def paths(params, meta) -> list:
     told = tiny_tasks.context(params)
     tasks = [tiny_tasks.task(BATCH, k) for k in range(tiny_tasks.N_TASKS)]
     prepare = params.model.prepare
-    return [
-        params.learner.trajectory(told, meta, prepare(t.support_images), t.support_labels)
-        for t in tasks
-    ]
+    return [params.learner.trajectory(told, meta, prepare(t.support_images), t.support_labels) for t in tasks]
 
 
 def query_loss(params, meta, at, k) -> float:
@@ -552,10 +525,7 @@ def test_it_composes_with_aggregators(case, aggregator, eagerly):
     before = [v.numpy() for v in step.parameters.variables_trained]
     metrics = step(BATCH, tf.constant(0, tf.int64))
     assert all(np.isfinite(value).all() for value in metrics.values())
-    moved = [
-        np.abs(v.numpy() - b).max() > 0
-        for v, b in zip(step.parameters.variables_trained, before)
-    ]
+    moved = [np.abs(v.numpy() - b).max() > 0 for v, b in zip(step.parameters.variables_trained, before)]
     wanted = step.parameters.units("variable").keys() - set(case.idle)
     assert all(m for m, name in zip(moved, step.parameters.names) if name in wanted)
     moved = np.abs(step.parameters.model.state()[0]).max() > 0  # the averages

@@ -33,8 +33,7 @@ def learned(params, meta, one):
 def with_own(meta: Meta, **changes) -> Meta:
     """The values with those of the own parameters replaced whose names begin so, by multiples."""
     own = {
-        name: next((k * v for start, k in changes.items() if name.startswith(start)), v)
-        for name, v in meta.own.items()
+        name: next((k * v for start, k in changes.items() if name.startswith(start)), v) for name, v in meta.own.items()
     }
     return meta._replace(own=own)
 
@@ -72,9 +71,7 @@ def test_the_memory_holds_what_v_makes_of_each_image_s_loss(information):
         found[name] = a.numpy()
         return params.model.hooked[name].activation(a)
 
-    features, _ = params.model.features(
-        meta.network, meta.state, one.support_images, training=True, hook=hook
-    )
+    features, _ = params.model.features(meta.network, meta.state, one.support_images, training=True, hook=hook)
     logits = params.model.head(meta.network, features).numpy()
     errors = special.softmax(logits, 1) - np.eye(tiny_tasks.N_WAY)[one.support_labels]
     a = found["relu2"]
@@ -122,9 +119,7 @@ def test_a_query_s_units_are_shifted_by_what_it_attends_to():
         rho = np.maximum(a.numpy(), 0)
         return tf.constant(rho + np.maximum(beta[name], 0) if name in beta else rho)
 
-    features, _ = params.model.features(
-        meta.network, meta.state, one.query_images, training=True, hook=hook
-    )
+    features, _ = params.model.features(meta.network, meta.state, one.query_images, training=True, hook=hook)
     expected = params.model.head(meta.network, features).numpy() + beta["logits"]
     np.testing.assert_allclose(logits, expected, rtol=1e-9)
 

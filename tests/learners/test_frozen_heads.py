@@ -42,9 +42,7 @@ def descended(params, slopes, x, y, order, settings) -> list[np.ndarray]:
             if velocities is None:
                 velocities = g
             else:
-                velocities = [
-                    settings.momentum * v + (1 - settings.dampening) * a for v, a in zip(velocities, g)
-                ]
+                velocities = [settings.momentum * v + (1 - settings.dampening) * a for v, a in zip(velocities, g)]
             params = [p - settings.rate * v for p, v in zip(params, velocities)]
     return params
 
@@ -143,12 +141,8 @@ def test_softmax_regression_finds_the_minimum(shots, c):
         return value + 0.5 * np.square(kernel).sum(), np.concatenate([g.ravel() for g in slopes])
 
     options = {"ftol": 0, "gtol": 1e-10, "maxiter": 10_000, "maxfun": 20_000}
-    best = scipy.optimize.minimize(
-        objective, np.zeros(D * N + N), jac=True, method="L-BFGS-B", options=options
-    ).x
-    kernel, bias = softmax_regression.fit(
-        tf.constant(x), tf.constant(y), N, c=c, tolerance=1e-9, most_steps=50
-    )
+    best = scipy.optimize.minimize(objective, np.zeros(D * N + N), jac=True, method="L-BFGS-B", options=options).x
+    kernel, bias = softmax_regression.fit(tf.constant(x), tf.constant(y), N, c=c, tolerance=1e-9, most_steps=50)
     for slopes in regression_slopes(x, y, c, kernel.numpy(), bias.numpy()):
         assert np.abs(slopes).max() < 1e-8
     np.testing.assert_allclose(kernel, best[: D * N].reshape(D, N), atol=1e-6)

@@ -21,9 +21,7 @@ SMALL = {"hidden": (4, 3), "growth": 2}
 
 
 def reversed_support(one):
-    return one._replace(
-        support_images=one.support_images[::-1], support_labels=one.support_labels[::-1]
-    )
+    return one._replace(support_images=one.support_images[::-1], support_labels=one.support_labels[::-1])
 
 
 def test_sizes_are_the_authors():
@@ -95,9 +93,7 @@ def test_the_order_of_the_support_set_moves_no_logit(batch_norm):
     np.testing.assert_allclose(found, answers(params, meta, one), rtol=1e-8)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("hidden", ()), ("growth", 0), ("unknown", "x"), ("dropout", 1.0)]
-)
+@pytest.mark.parametrize(("name", "value"), [("hidden", ()), ("growth", 0), ("unknown", "x"), ("dropout", 1.0)])
 def test_settings_out_of_range_name_their_binding(name, value):
     with pytest.raises(ValueError, match=rf"GNN\.{name} must"):
         GNN(**{name: value})

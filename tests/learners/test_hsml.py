@@ -28,9 +28,7 @@ SMALL = {"width": 6, "embedding": (3, 5, 4), "inner_loop": LOOP}
 def convolved(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """SAME, stride 1, then ReLU: [B, H, W, C], [5, 5, C, D]."""
     padded, (_, height, width, _) = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0))), x.shape
-    parts = (
-        padded[:, i : i + height, j : j + width] @ kernel[i, j] for i in range(5) for j in range(5)
-    )
+    parts = (padded[:, i : i + height, j : j + width] @ kernel[i, j] for i in range(5) for j in range(5))
     return np.maximum(sum(parts), 0)
 
 

@@ -127,9 +127,7 @@ def test_products_are_differences_of_gradients(fused):
     r, h = np.random.default_rng(3), 1e-6
     v = [tf.constant(r.normal(size=p.shape)) for p in meta.network]
     step = [h * x if i in moving else 0 * x for i, x in enumerate(v)]
-    up, down = (
-        gradient([p + s * d for p, d in zip(meta.network, step)], *one[:2]) for s in (1, -1)
-    )
+    up, down = (gradient([p + s * d for p, d in zip(meta.network, step)], *one[:2]) for s in (1, -1))
     found = products([v[i] for i in moving])
     for ours, a, b in zip(found, up, down):
         np.testing.assert_allclose(ours, (a - b) / (2 * h), rtol=1e-5, atol=1e-7)
@@ -174,9 +172,7 @@ def test_a_quadratic_support_loss_has_the_closed_form(monkeypatch):
     assert float(result.loss) == pytest.approx(float(loss), rel=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("batch_norm", "head"), [("transductive", "learned"), ("inductive", "zero")]
-)
+@pytest.mark.parametrize(("batch_norm", "head"), [("transductive", "learned"), ("inductive", "zero")])
 def test_outer_gradients_are_slopes_of_the_minimum(batch_norm, head):
     """In BatchNorm's variables too, which stay in the inner loop but shift where it ends."""
     learner = imaml(26, 0.04, proximity=20.0, cg_steps=14, batch_norm=batch_norm, head=head)
@@ -200,15 +196,11 @@ def test_the_steps_pull_back_to_the_start():
     """Each step is of rate α on ∇L_S(φ) + λ(φ − θ)."""
     params = parameters(imaml(3, 0.1, proximity=1.5))
     meta, one = tiny.perturbed(params), tiny.task(tiny.episodes())
-    adapted = params.learner.adapt(
-        tiny.context(params), meta, one.support_images, one.support_labels
-    )
+    adapted = params.learner.adapt(tiny.context(params), meta, one.support_images, one.support_labels)
     rates, phi = params.learner.rates(params.model), list(meta.network)
     for _ in range(3):
         slopes = gradient(phi, one.support_images, one.support_labels)
-        phi = [
-            p - r * (g + 1.5 * (p - t)) for p, r, g, t in zip(phi, rates, slopes, meta.network)
-        ]
+        phi = [p - r * (g + 1.5 * (p - t)) for p, r, g, t in zip(phi, rates, slopes, meta.network)]
     for a, b in zip(adapted.params, phi):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
 
@@ -227,7 +219,6 @@ def test_a_pull_too_weak_for_the_curvature_leaves_the_gradient_finite():
     found = tiny.outcome(params, tiny.episodes(dtype="float32"))
     assert all(np.isfinite(g).all() for g in found.gradients)
     assert max(np.abs(g).max() for g in found.gradients) > 0
-
 
 
 @pytest.mark.parametrize(

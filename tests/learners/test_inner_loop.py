@@ -35,9 +35,7 @@ def slope(x, y, c=0.0):
 
 def adapt(settings, params, inputs=lambda step: [], update=None, moving=(0, 1)):
     update = update or by_rates([RATES[i] for i in moving])
-    return inner_loop.adapt(
-        loss, params, settings=settings, moving=moving, update=update, inputs=inputs
-    )
+    return inner_loop.adapt(loss, params, settings=settings, moving=moving, update=update, inputs=inputs)
 
 
 def outer(params):

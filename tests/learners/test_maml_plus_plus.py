@@ -171,9 +171,7 @@ def test_the_query_pass_has_the_batch_norm_of_the_step_before_it():
     meta, one = tiny.perturbed(params), tiny.task(tiny.episodes())
     told = tiny.context(params)._replace(training=False)
     for steps in (0, 1, 2):
-        adapted = params.learner.adapt(
-            told._replace(steps=steps), meta, one.support_images, one.support_labels
-        )
+        adapted = params.learner.adapt(told._replace(steps=steps), meta, one.support_images, one.support_labels)
         gamma = adapted.params[params.model.names.index("norm2/gamma")]
         own = meta.own["norm2/gamma_by_step"][max(steps - 1, 0)]
         np.testing.assert_array_equal(gamma, own)
@@ -206,9 +204,7 @@ def test_the_objective_weighs_the_losses_of_all_steps():
 
 
 def test_the_gradient_is_of_first_order_in_the_first_epochs():
-    learner = plus_plus(
-        learned_rates="fixed", step_batch_norm=False, multi_step_epochs=0, first_order_epochs=3
-    )
+    learner = plus_plus(learned_rates="fixed", step_batch_norm=False, multi_step_epochs=0, first_order_epochs=3)
     params = parameters(learner)
     for epoch, second in ((0, False), (2, False), (3, True)):
         ours, _ = gradients(params, maml()[1], epoch)

@@ -24,9 +24,7 @@ def asked(learner, one, meta=None, params=None, **told) -> np.ndarray:
 
 def attended(queries, support, labels, scale) -> np.ndarray:
     """Probabilities of eq. 1 of the paper, with cosines."""
-    cosines = (queries @ support.T) / np.outer(
-        np.linalg.norm(queries, axis=1), np.linalg.norm(support, axis=1)
-    )
+    cosines = (queries @ support.T) / np.outer(np.linalg.norm(queries, axis=1), np.linalg.norm(support, axis=1))
     weights = special.softmax(scale * cosines, axis=1)
     return weights @ np.eye(tiny_tasks.N_WAY)[labels]
 
@@ -50,9 +48,7 @@ def test_with_one_shot_the_nearest_image_by_cosine_decides_at_any_scale(scale):
     assert not params.own
     support, queries = (features(params, meta, x) for x in (one.support_images, one.query_images))
     cosines = attended(queries, support, one.support_labels.numpy(), 1.0)
-    np.testing.assert_array_equal(
-        asked(learner, one, params=params).argmax(1), cosines.argmax(1)
-    )
+    np.testing.assert_array_equal(asked(learner, one, params=params).argmax(1), cosines.argmax(1))
 
 
 def test_at_scale_one_no_probability_of_five_is_above_what_cosines_allow():
@@ -78,9 +74,7 @@ def test_full_context_with_weights_of_zero_is_without():
     one = tiny_tasks.task(tiny_tasks.episodes())
     params = tiny_tasks.parameters(FULL)
     expected = asked(MatchingNetwork(), one)
-    np.testing.assert_allclose(
-        asked(FULL, one, perturbed(params, 0.0), params), expected, rtol=1e-9
-    )
+    np.testing.assert_allclose(asked(FULL, one, perturbed(params, 0.0), params), expected, rtol=1e-9)
 
 
 def lstm(x, h, c, kernel, recurrent, bias) -> tuple[np.ndarray, np.ndarray]:
@@ -127,9 +121,7 @@ def test_full_context_draws_the_order_by_the_task_s_key():
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-6
     # Without, the order of the support set does not matter.
-    back = one._replace(
-        support_images=one.support_images[::-1], support_labels=one.support_labels[::-1]
-    )
+    back = one._replace(support_images=one.support_images[::-1], support_labels=one.support_labels[::-1])
     plain = MatchingNetwork()
     np.testing.assert_allclose(asked(plain, one), asked(plain, back), rtol=1e-9)
 

@@ -21,9 +21,7 @@ def oracle(gradient, factors):
     cube = gradient.reshape(-1, *gradient.shape[-2:])
     out = np.zeros_like(cube)
     for p, i, o in np.ndindex(*cube.shape):
-        weights = np.multiply.outer(
-            np.multiply.outer(factors["positions"][p], factors["in"][i]), factors["out"][o]
-        )
+        weights = np.multiply.outer(np.multiply.outer(factors["positions"][p], factors["in"][i]), factors["out"][o])
         out[p, i, o] = (weights * cube).sum()
     return out.reshape(gradient.shape)
 
@@ -57,10 +55,7 @@ def test_it_starts_as_the_identity(shape):
 def test_identities_are_maml():
     loop = InnerLoop(steps=2, inner_lr={".*": 0.1, "head": 0.3}, adapt_batch_norm=True)
     batch = tiny_tasks.episodes()
-    ours, theirs = (
-        tiny_tasks.outcome(tiny_tasks.parameters(c(inner_loop=loop)), batch)
-        for c in (MetaCurvature, MAML)
-    )
+    ours, theirs = (tiny_tasks.outcome(tiny_tasks.parameters(c(inner_loop=loop)), batch) for c in (MetaCurvature, MAML))
     mine = ours._replace(gradients=ours.gradients[: len(theirs.gradients)])
     tiny_tasks.assert_same_gradients(mine, theirs, 1e-12)
 

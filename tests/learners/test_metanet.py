@@ -84,9 +84,7 @@ def test_a_query_is_answered_by_slow_weights_and_the_mean_of_fast_ones_that_it_a
 
 def _m(meta, kind: str, g: np.ndarray) -> np.ndarray:
     """The fast weights that m makes of gradients."""
-    x = np.stack(
-        [np.log(np.maximum(np.abs(g), np.exp(-7))) / 7, np.clip(g * np.exp(7), -1, 1)], -1
-    )
+    x = np.stack([np.log(np.maximum(np.abs(g), np.exp(-7))) / 7, np.clip(g * np.exp(7), -1, 1)], -1)
     for name in ("dense1", "dense2", "weight"):
         x = x @ meta.own[f"fast_{kind}/{name}/kernel"].numpy() + meta.own[f"fast_{kind}/{name}/bias"].numpy()
         x = np.maximum(x, 0) if name != "weight" else x
@@ -112,8 +110,7 @@ def test_one_image_in_ten_makes_the_keys_network_s_fast_weights_and_the_task_s_k
     params, one = tiny_tasks.parameters(SMALL), tiny_tasks.task(tiny_tasks.episodes())
     meta = tiny_tasks.perturbed(params)
     seen = [
-        learned(params, meta, one, key=tf.constant([0, k], tf.int64))[0].key_weights["conv4"].numpy()
-        for k in range(6)
+        learned(params, meta, one, key=tf.constant([0, k], tf.int64))[0].key_weights["conv4"].numpy() for k in range(6)
     ]
     assert len({w.tobytes() for w in seen}) > 1
     again, _ = learned(params, meta, one, key=tf.constant([0, 0], tf.int64))

@@ -28,9 +28,7 @@ def _seed():
 
 
 def small_convnet(fused=True, size=13):
-    return convnet4(
-        image_size=size, channels=2, n_way=N_WAY, filters=4, blocks=2, fused=fused, dtype="float64"
-    )
+    return convnet4(image_size=size, channels=2, n_way=N_WAY, filters=4, blocks=2, fused=fused, dtype="float64")
 
 
 def small_resnet(widths=(3,)):
@@ -177,9 +175,7 @@ def test_a_meta_batch_equals_single_tasks():
     parameters = MetaParameters(small_convnet(), MAML(inner_loop=InnerLoop(steps=2, inner_lr=0.1)))
     episodes = random_episodes()
     unknown = tiny_tasks.of_any_number(episodes)
-    run = tf.function(
-        lambda e: outer_gradients(parameters, e).gradients, input_signature=[unknown], autograph=False
-    )
+    run = tf.function(lambda e: outer_gradients(parameters, e).gradients, input_signature=[unknown], autograph=False)
     together = run(episodes)
     for k in range(N_TASKS):
         for a, b in zip(together, run(tf.nest.map_structure(lambda x, k=k: x[k : k + 1], episodes))):

@@ -66,9 +66,7 @@ def test_neither_the_order_of_images_nor_of_classes_matters():
     _, logits = answers(params, meta, one)
     order, classes = np.array([4, 0, 5, 2, 1, 3]), np.array([2, 0, 1])
     labels = tf.gather(tf.constant(classes, tf.int32), one.support_labels)
-    other = one._replace(
-        support_images=tf.gather(one.support_images, order), support_labels=tf.gather(labels, order)
-    )
+    other = one._replace(support_images=tf.gather(one.support_images, order), support_labels=tf.gather(labels, order))
     _, permuted = answers(params, meta, other)
     np.testing.assert_allclose(permuted[:, classes], logits, rtol=1e-8, atol=1e-10)
 

@@ -53,13 +53,9 @@ def test_chosen_layers_make_it_another_learner(other, layers):
 def test_only_the_chosen_layers_move():
     params = parameters(recon(layers=("head", "conv2"), n_layers=1))
     meta, one = params.values(), tiny.task(tiny.episodes())
-    adapted = params.learner.adapt(
-        tiny.context(params), meta, one.support_images, one.support_labels
-    )
+    adapted = params.learner.adapt(tiny.context(params), meta, one.support_images, one.support_labels)
     moved = {
-        layer
-        for layer, a, b in zip(params.model.layer_names, adapted.params, meta.network)
-        if np.abs(a - b).max() > 0
+        layer for layer, a, b in zip(params.model.layer_names, adapted.params, meta.network) if np.abs(a - b).max() > 0
     }
     assert moved == {"head"}
     assert all(params.learner.trained(params.model))

@@ -176,9 +176,7 @@ def test_the_candidate_is_drawn_anew_from_a_gaussian_fitted_to_the_open_ones():
 
 
 def test_it_grows_within_the_meta_step(eagerly):
-    learner = Reconciling(
-        inner_loop=LOOP, growing=True, threshold=0.01, pause=1, batch_norm="global", temperature=5.0
-    )
+    learner = Reconciling(inner_loop=LOOP, growing=True, threshold=0.01, pause=1, batch_norm="global", temperature=5.0)
     step = tiny_tasks.meta_step(learner, **NETWORK)
     params, opened, third = step.parameters, [], []
     for s in range(6):

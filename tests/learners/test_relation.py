@@ -24,9 +24,7 @@ def scores(params, meta, one, **told) -> np.ndarray:
     return learner.predict(context, meta, adapted, one.query_images)[0].numpy()
 
 
-@pytest.mark.parametrize(
-    ("size", "channels", "places", "count"), [(84, 3, 19, 228_689), (28, 1, 5, None)]
-)
+@pytest.mark.parametrize(("size", "channels", "places", "count"), [(84, 3, 19, 228_689), (28, 1, 5, None)])
 def test_sizes_are_the_authors(size, channels, places, count):
     keras.utils.set_random_seed(0)
     params = MetaParameters(relation_encoder(image_size=size, channels=channels), RelationNetwork())
@@ -65,9 +63,7 @@ def test_a_score_is_what_the_module_makes_of_a_class_s_sum_and_a_query():
     labels = one.support_labels.numpy()
     sums = [support[labels == k].sum(0) for k in range(tiny_tasks.N_WAY)]
     pairs = np.stack([np.concatenate([s, q], -1) for q in queries for s in sums])
-    expected, _ = params.model.parts["relation"](
-        meta.own, meta.state, tf.constant(pairs), training=True
-    )
+    expected, _ = params.model.parts["relation"](meta.own, meta.state, tf.constant(pairs), training=True)
     np.testing.assert_allclose(scores(params, meta, one).ravel(), expected[:, 0], rtol=1e-9)
 
 

@@ -26,9 +26,7 @@ def _eagerly():
 
 def reptile(steps=1, rate=0.05, **settings):
     settings = {"optimizer": "sgd", "batch_size": None, **settings}
-    return Reptile(
-        inner_loop=InnerLoop(steps=steps, inner_lr=rate, adapt_batch_norm=True), **settings
-    )
+    return Reptile(inner_loop=InnerLoop(steps=steps, inner_lr=rate, adapt_batch_norm=True), **settings)
 
 
 def parameters(learner):
@@ -181,9 +179,7 @@ def test_every_task_has_an_order_of_its_own():
 
 
 def test_what_stays_in_the_inner_loop_is_not_trained():
-    learner = dataclasses.replace(
-        reptile(), inner_loop=InnerLoop(steps=1, inner_lr={"conv2": 0.1, "head": 0.1})
-    )
+    learner = dataclasses.replace(reptile(), inner_loop=InnerLoop(steps=1, inner_lr={"conv2": 0.1, "head": 0.1}))
     params = parameters(learner)
     assert params.names == ["conv2/kernel", "conv2/bias", "head/kernel", "head/bias"]
     zero = dataclasses.replace(learner, head="zero")

@@ -38,13 +38,9 @@ def whole(blocks, own: dict, x: np.ndarray) -> np.ndarray:
     for block in blocks:
         if isinstance(block, Attention):
             q, k, v = (
-                x @ own[f"{block.name}/{p}/kernel"] + own[f"{block.name}/{p}/bias"]
-                for p in ("query", "key", "value")
+                x @ own[f"{block.name}/{p}/kernel"] + own[f"{block.name}/{p}/bias"] for p in ("query", "key", "value")
             )
-            seen = [
-                special.softmax(q[t] @ k[: t + 1].T / np.sqrt(block.keys)) @ v[: t + 1]
-                for t in range(len(x))
-            ]
+            seen = [special.softmax(q[t] @ k[: t + 1].T / np.sqrt(block.keys)) @ v[: t + 1] for t in range(len(x))]
         else:
             kernel, bias = own[f"{block.name}/kernel"], own[f"{block.name}/bias"]
             seen = []
@@ -68,8 +64,7 @@ def test_each_query_is_answered_as_the_last_item_of_a_sequence_of_its_own(k_shot
     known = known[tf.random.experimental.stateless_shuffle(tf.range(len(known)), key, alg="philox")]
     blocks = SMALL.blocks(params.model)
     expected = [
-        whole(blocks, own, np.vstack([known, np.hstack([q, np.zeros(3)])]))[-1]
-        for q in features(one.query_images)
+        whole(blocks, own, np.vstack([known, np.hstack([q, np.zeros(3)])]))[-1] for q in features(one.query_images)
     ]
     np.testing.assert_allclose(answers(params, meta, one), expected, rtol=1e-8)
 
@@ -79,9 +74,7 @@ def test_an_item_changes_nothing_before_it():
     params, one = tiny_tasks.parameters(learner), tiny_tasks.task(tiny_tasks.episodes())
     meta, context = tiny_tasks.perturbed(params), tiny_tasks.context(params, training=False)
     count = len(one.support_labels)
-    order = tf.random.experimental.stateless_shuffle(
-        tf.range(count), context.task_key, alg="philox"
-    ).numpy()
+    order = tf.random.experimental.stateless_shuffle(tf.range(count), context.task_key, alg="philox").numpy()
     changed = one.support_images + tf.one_hot(order[4], count, dtype="float64")[:, None, None, None]
     before, after = (
         tf.nest.flatten(learner.adapt(context, meta, images, one.support_labels).memory)

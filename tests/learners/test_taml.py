@@ -164,9 +164,7 @@ def test_the_entropy_variant_wants_indecision_before_and_decision_after():
 def test_the_tasks_gradients_add_up_to_that_of_the_coupled_objective(case, before_on):
     """Σ L_Q(φ_i)/M + λ I(ℓ), with ℓ and I computed apart, moved along random directions."""
     batch, weight = tiny.episodes(n_tasks=3), 0.8
-    learner = taml(
-        "inequality", weight=weight, measure=name_of(case), before_on=before_on, **CASES[case][0]
-    )
+    learner = taml("inequality", weight=weight, measure=name_of(case), before_on=before_on, **CASES[case][0])
     params = parameters(learner)
     meta = tiny.perturbed(params)
     query_losses = tiny.objectives(plain_maml(), batch)
@@ -181,10 +179,7 @@ def test_the_tasks_gradients_add_up_to_that_of_the_coupled_objective(case, befor
     r, h = np.random.default_rng(2), 1e-6
     for _ in range(2):
         way = [r.normal(size=v.shape) for v in meta.network]
-        up, down = (
-            whole(meta._replace(network=[v + s * d for v, d in zip(meta.network, way)]))
-            for s in (h, -h)
-        )
+        up, down = (whole(meta._replace(network=[v + s * d for v, d in zip(meta.network, way)])) for s in (h, -h))
         found = sum((g.mean(0) * d).sum() for g, d in zip(gradients, way))
         assert found == pytest.approx((up - down) / (2 * h), rel=1e-5)
 

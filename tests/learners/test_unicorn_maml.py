@@ -64,9 +64,7 @@ def test_the_vector_cancels_in_the_softmax():
 
 
 def test_the_temperature_divides_the_queries_logits_alone():
-    warm, cold = (
-        tiny_tasks.parameters(UnicornMAML(inner_loop=LOOP, query_temperature=t)) for t in (1.0, 0.5)
-    )
+    warm, cold = (tiny_tasks.parameters(UnicornMAML(inner_loop=LOOP, query_temperature=t)) for t in (1.0, 0.5))
     meta, one = tiny_tasks.perturbed(warm), tiny_tasks.task(tiny_tasks.episodes())
     for training in (False, True):
         expected = 2 * logits(warm, meta, one, training=training)

@@ -37,9 +37,7 @@ def convnet(
     """A Convnet4 of few blocks with 3 filters on 8×8 images; with `hooked`, an adaCNN."""
     keras.utils.set_random_seed(seed)
     if hooked:
-        return adacnn(
-            image_size=SIZE, channels=CHANNELS, n_way=n_way, filters=3, blocks=blocks, dtype=dtype
-        )
+        return adacnn(image_size=SIZE, channels=CHANNELS, n_way=n_way, filters=3, blocks=blocks, dtype=dtype)
     return convnet4(
         image_size=SIZE, channels=CHANNELS, n_way=n_way, filters=3, blocks=blocks, fused=fused,
         dtype=dtype,
@@ -107,9 +105,7 @@ def context(params: MetaParameters, **settings) -> Context:
     return Context(params.model, **told)
 
 
-def answers(
-    params: MetaParameters, meta: Meta, one: Episode, *, queries=None, adapted=None, **told
-) -> np.ndarray:
+def answers(params: MetaParameters, meta: Meta, one: Episode, *, queries=None, adapted=None, **told) -> np.ndarray:
     """Logits of a task's queries, or of others, after training."""
     asked = context(params, **{"training": False, **told})
     if adapted is None:
@@ -118,9 +114,7 @@ def answers(
     return params.learner.predict(asked, meta, adapted, queries)[0].numpy()
 
 
-def features(
-    params: MetaParameters, meta: Meta, images: tf.Tensor, *, training: bool = True
-) -> np.ndarray:
+def features(params: MetaParameters, meta: Meta, images: tf.Tensor, *, training: bool = True) -> np.ndarray:
     """The network's features of some images, by their own statistics."""
     return params.model.features(meta.network, meta.state, images, training=training)[0].numpy()
 
@@ -146,9 +140,7 @@ def outcome(
 ) -> Outcome:
     """What `outer_gradients` gives, in one graph, as NumPy arrays."""
     meta = meta or params.values()
-    run = tf.function(
-        lambda at: outer_gradients(params, batch, meta=at, execution=execution), autograph=False
-    )
+    run = tf.function(lambda at: outer_gradients(params, batch, meta=at, execution=execution), autograph=False)
     with quickly_built():
         return tf.nest.map_structure(lambda x: x.numpy(), run(meta))
 
@@ -165,9 +157,7 @@ def perturbed_outcome(learner: Learner, **network) -> Outcome:
     return _KNOWN[key]
 
 
-def objectives(
-    params: MetaParameters, batch: Episode, **settings
-) -> Callable[[Meta], np.ndarray]:
+def objectives(params: MetaParameters, batch: Episode, **settings) -> Callable[[Meta], np.ndarray]:
     """The objective of each task, [T], as a function of the meta-parameters, traced once."""
     told = context(params, **settings)
 
@@ -215,8 +205,7 @@ def assert_gradient_is_the_slope(
         ways.append([0 * d if i < count else d for i, d in enumerate(drawn)])
     for way in ways:
         up, down = (
-            objective(params.replaced(meta, [tf.constant(v + s * d) for v, d in zip(values, way)]))
-            for s in (h, -h)
+            objective(params.replaced(meta, [tf.constant(v + s * d) for v, d in zip(values, way)])) for s in (h, -h)
         )
         found = [sum((g[k] * d).sum() for g, d in zip(gradients, way)) for k in range(len(up))]
         np.testing.assert_allclose(found, (up - down) / (2 * h), rtol=rtol, atol=1e-8)

@@ -88,9 +88,7 @@ def test_functional_view_equals_the_keras_model(build):
 def test_functional_view_changes_no_variable_and_returns_the_batch_statistics():
     model = FunctionalModel(convnet4(image_size=20, filters=3))
     before = [np.array(v) for v in model.keras_model.get_weights()]
-    _, state = model.apply(
-        model.values(), model.state(), tf.random.normal([4, 20, 20, 3]) + 5, training=True
-    )
+    _, state = model.apply(model.values(), model.state(), tf.random.normal([4, 20, 20, 3]) + 5, training=True)
     assert any(np.abs(a - b).max() > 0.1 for a, b in zip(state, model.state()))
     for a, b in zip(before, model.keras_model.get_weights()):
         np.testing.assert_array_equal(a, b)

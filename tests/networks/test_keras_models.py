@@ -101,9 +101,7 @@ def test_the_functional_view_equals_the_copy():
     copy = adopt(trained(small()), 3)
     view = FunctionalModel(copy)
     inputs = view.values(), view.state(), tf.constant(images_of())
-    np.testing.assert_allclose(
-        view.apply(*inputs, training=False)[0], copy(images_of()), atol=1e-12
-    )
+    np.testing.assert_allclose(view.apply(*inputs, training=False)[0], copy(images_of()), atol=1e-12)
     _, state = view.apply(*inputs, training=True)
     cut = keras.Model(copy.inputs[0], copy.get_layer("cut").output)(images_of())
     np.testing.assert_allclose(state[0], np.mean(cut, (0, 1, 2)), atol=1e-12)
@@ -208,9 +206,7 @@ def meta_batch(size=8, channels=2, dtype=tf.float64) -> Episode:
 @pytest.mark.parametrize("norm", [{}, {"center": False, "scale": False}], ids=["affine", "plain"])
 def test_the_outer_gradient_through_batch_norm_is_right(norm):
     """Two inner steps, so that it holds second derivatives, against central differences."""
-    parameters = MetaParameters(
-        adopt(trained(small(**norm)), 3), MAML(inner_loop=InnerLoop(steps=2, inner_lr=0.5))
-    )
+    parameters = MetaParameters(adopt(trained(small(**norm)), 3), MAML(inner_loop=InnerLoop(steps=2, inner_lr=0.5)))
     episodes, meta = meta_batch(), parameters.values()
 
     @tf.function(autograph=False)
@@ -222,9 +218,7 @@ def test_the_outer_gradient_through_batch_norm_is_right(norm):
     r = np.random.default_rng(4)
     for _ in range(3):
         along = [tf.constant(r.normal(size=v.shape)) for v in values]
-        ends = [
-            run([v + h * d for v, d in zip(values, along)]).losses[0] for h in (1e-5, -1e-5)
-        ]
+        ends = [run([v + h * d for v, d in zip(values, along)]).losses[0] for h in (1e-5, -1e-5)]
         slope = sum(float(tf.reduce_sum(g[0] * d)) for g, d in zip(gradients, along))
         assert slope == pytest.approx(float(ends[0] - ends[1]) / 2e-5, rel=1e-6)
 
@@ -232,9 +226,7 @@ def test_the_outer_gradient_through_batch_norm_is_right(norm):
 @pytest.mark.slow
 def test_an_application_of_keras_learns():
     keras.utils.set_random_seed(0)
-    model = keras_application(
-        image_size=32, channels=3, n_way=3, name="MobileNet", options={"alpha": 0.25}
-    )
+    model = keras_application(image_size=32, channels=3, n_way=3, name="MobileNet", options={"alpha": 0.25})
     parameters = MetaParameters(model, MAML(inner_loop=InnerLoop(steps=1, inner_lr=0.01)))
     assert parameters.names[:2] == ["conv1/kernel", "conv1_bn/gamma"]
     assert len(parameters.units("variable")) == len(parameters.names)  # no bias is cancelled
@@ -246,9 +238,7 @@ def test_an_application_of_keras_learns():
 
 def test_mobilenet_v2_computes_what_keras_does_and_takes_its_weights_from_a_file(tmp_path):
     settings = {"alpha": 0.35}
-    theirs = keras.applications.MobileNetV2(
-        include_top=False, weights=None, input_shape=(32, 32, 3), **settings
-    )
+    theirs = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3), **settings)
     path = str(tmp_path / "some.weights.h5")
     theirs.save_weights(path)
     ours = keras_application(image_size=32, n_way=5, weights=path, options=settings)
@@ -263,9 +253,7 @@ def test_an_application_may_be_float64_and_leaves_the_policy_as_it_was():
     with pytest.raises(ValueError, match="filters"):
         keras_application(image_size=32, name="MobileNet", dtype="float64", options={"alpha": -1.0})
     assert keras.config.dtype_policy().name == before
-    model = keras_application(
-        image_size=32, n_way=3, name="MobileNet", dtype="float64", options={"alpha": 0.25}
-    )
+    model = keras_application(image_size=32, n_way=3, name="MobileNet", dtype="float64", options={"alpha": 0.25})
     assert {v.dtype for v in model.variables} == {"float64"}
     assert keras.config.dtype_policy().name == before
 

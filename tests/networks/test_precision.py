@@ -27,9 +27,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 def cast_to(model, tensors):
     dtype = model.variables[0].dtype
-    return tf.nest.map_structure(
-        lambda x: tf.cast(x, dtype) if x.dtype.is_floating else x, tensors
-    )
+    return tf.nest.map_structure(lambda x: tf.cast(x, dtype) if x.dtype.is_floating else x, tensors)
 
 
 def gradients(dtype, inner_scale=1.0, outer_scale=1.0, build=convnet4, **sizes):
@@ -39,10 +37,7 @@ def gradients(dtype, inner_scale=1.0, outer_scale=1.0, build=convnet4, **sizes):
         MAML(inner_loop=InnerLoop(steps=3, inner_lr=0.1, loss_scale=inner_scale)),
     )
     model = parameters.model
-    network = [
-        tf.where(tf.abs(v) < 1e-6, tf.ones_like(v), v)
-        for v in outer_gradient.perturbed_values(model)
-    ]
+    network = [tf.where(tf.abs(v) < 1e-6, tf.ones_like(v), v) for v in outer_gradient.perturbed_values(model)]
     meta = outer_gradient.at(parameters, cast_to(model, network))
     episodes = Episode(*cast_to(model, outer_gradient.random_episodes(size=sizes["image_size"])))
     run = tf.function(
@@ -85,9 +80,7 @@ def test_a_bad_loss_scale_is_refused(scale):
     ids=["one_block", "convnet4", "resnet12"],
 )
 def test_gradients_in_bfloat16_are_close_to_those_in_float64(sizes, tolerance):
-    low, single, double = (
-        gradients(dtype, **sizes) for dtype in ("mixed_bfloat16", "float32", "float64")
-    )
+    low, single, double = (gradients(dtype, **sizes) for dtype in ("mixed_bfloat16", "float32", "float64"))
     assert all(g.dtype == np.float32 for g in low)
     assert distance(single, double) < 1e-5
     for reference in (single, double):

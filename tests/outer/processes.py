@@ -27,9 +27,7 @@ def free_ports(count: int) -> list[int]:
             one.close()
 
 
-def together(
-    count: int, work: Callable[[int], None], folder: pathlib.Path
-) -> list[tuple[int, str]]:
+def together(count: int, work: Callable[[int], None], folder: pathlib.Path) -> list[tuple[int, str]]:
     """Runs work(number) in so many processes at once, each with its TF_CONFIG; with one, without.
 
     Args:
@@ -46,9 +44,7 @@ def together(
     return list(zip(_wait(pids), [file.read_text(errors="replace") for file in files]))
 
 
-def _fork(
-    number: int, addresses: list[str], work: Callable[[int], None], errors: pathlib.Path
-) -> int:
+def _fork(number: int, addresses: list[str], work: Callable[[int], None], errors: pathlib.Path) -> int:
     pid = os.fork()
     if pid:
         return pid

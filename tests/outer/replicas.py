@@ -43,25 +43,19 @@ def episodes(step: int, n_tasks: int = N_TASKS) -> Episode:
     return Episode(images[0], labels, images[1], labels)
 
 
-def run(
-    strategy: tf.distribute.Strategy, name: str, n_tasks: int = N_TASKS
-) -> tuple[list[np.ndarray], list[dict]]:
+def run(strategy: tf.distribute.Strategy, name: str, n_tasks: int = N_TASKS) -> tuple[list[np.ndarray], list[dict]]:
     """The variables after some steps of Adam, in float64, and each step's metrics."""
     learner, aggregator, explore, sharpness = CASES[name]
     keras.utils.set_random_seed(0)
     with strategy.scope():
-        model = convnet4(
-            image_size=8, channels=1, n_way=3, filters=3, blocks=2, dtype="float64", fused=False
-        )
+        model = convnet4(image_size=8, channels=1, n_way=3, filters=3, blocks=2, dtype="float64", fused=False)
         parameters = MetaParameters(model, learner)
         step = MetaStep(
             parameters=parameters,
             aggregator=aggregator,
             explore=explore,
             optimizer=keras.optimizers.Adam(0.01),
-            settings=OuterLoop(
-                meta_batch_size=n_tasks, steps_per_epoch=2, epochs=4, sharpness=sharpness
-            ),
+            settings=OuterLoop(meta_batch_size=n_tasks, steps_per_epoch=2, epochs=4, sharpness=sharpness),
             seed=0,
         )
     history = []
@@ -84,9 +78,7 @@ def difference(one: tuple, other: tuple) -> dict:
     (weights_one, metrics_one), (weights, metrics) = one, other
     return {
         "weights": max(float(np.abs(a - b).max()) for a, b in zip(weights_one, weights, strict=True)),
-        "metrics": max(
-            float(np.abs(a[key] - b[key]).max()) for a, b in zip(metrics_one, metrics) for key in a
-        ),
+        "metrics": max(float(np.abs(a[key] - b[key]).max()) for a, b in zip(metrics_one, metrics) for key in a),
         "flags": [float(m.get("explore/flag", -1)) for m in metrics],
     }
 

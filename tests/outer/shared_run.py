@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs of one, two and three processes, one of them killed; what they found is written as JSON.
 
+From the root of the repository:
+
     python -m tests.outer.shared_run FOLDER
 """
 
@@ -101,9 +103,7 @@ def several(folder: pathlib.Path, number: int) -> None:
     count = strategy.num_replicas_in_sync
     with np.load(folder / "alone.npz") as file:
         variables = [file[name] for name in file.files]
-    metrics = [
-        {k: np.array(v) for k, v in m.items()} for m in json.loads((folder / "alone.json").read_text())
-    ]
+    metrics = [{k: np.array(v) for k, v in m.items()} for m in json.loads((folder / "alone.json").read_text())]
     report["steps"] = replicas.difference((variables, metrics), replicas.run(strategy, CASE, 6))
     if count == 2:
         report["all_reduces"] = {}

@@ -104,9 +104,7 @@ def test_the_paired_interval_is_that_of_the_differences():
     difference = paired(_result(a), _result(b))
     expected = [x - y for x, y in zip(a, b)]
     assert difference.mean == pytest.approx(statistics.mean(expected))
-    assert difference.interval95 == pytest.approx(
-        1.96 * statistics.stdev(expected) / math.sqrt(3)
-    )
+    assert difference.interval95 == pytest.approx(1.96 * statistics.stdev(expected) / math.sqrt(3))
     assert "paired over 3 tasks (the interval holds 0)" in str(difference)
 
 

@@ -30,10 +30,7 @@ N_WAY, N_TASKS = 3, 4
 def meta_batch(seed=0, size=8):
     r = np.random.default_rng(seed)
     labels = np.tile(np.repeat(np.arange(N_WAY, dtype=np.int32), 2), (N_TASKS, 1))
-    images = [
-        (r.normal(size=(N_TASKS, 2 * N_WAY, size, size, 1)) + labels[..., None, None, None])
-        for _ in range(2)
-    ]
+    images = [(r.normal(size=(N_TASKS, 2 * N_WAY, size, size, 1)) + labels[..., None, None, None]) for _ in range(2)]
     images = [tf.constant(x, tf.float32) for x in images]
     return Episode(images[0], tf.constant(labels), images[1], tf.constant(labels))
 
@@ -166,9 +163,7 @@ def test_cosines_can_be_left_out():
 def test_learning_rate_schedule_is_followed():
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([2], [0.1, 0.01])
     step = build(optimizer=keras.optimizers.SGD(schedule))
-    assert [float(run(step, s)["learning_rate/outer"]) for s in range(5)] == pytest.approx(
-        [0.1, 0.1, 0.1, 0.01, 0.01]
-    )
+    assert [float(run(step, s)["learning_rate/outer"]) for s in range(5)] == pytest.approx([0.1, 0.1, 0.1, 0.01, 0.01])
 
 
 def answers(step, support, queries, **told):
@@ -201,9 +196,7 @@ def test_global_statistics_move_towards_the_tasks_mean():
         np.testing.assert_allclose(new, 0.75 * old + 0.25 * np.mean(s, 0), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "mode, independent", [("inductive", True), ("global", True), ("transductive", False)]
-)
+@pytest.mark.parametrize("mode, independent", [("inductive", True), ("global", True), ("transductive", False)])
 def test_one_querys_prediction_depends_on_the_others_only_if_transductive(mode, independent):
     step = build(learner=MAML(inner_loop=InnerLoop(steps=1, inner_lr=0.1), batch_norm=mode))
     assert step.parameters.learner.depends_on_queries != independent
@@ -254,9 +247,7 @@ def test_bad_settings_are_refused():
 
 def test_several_replicas_give_the_update_of_one():
     env = {**os.environ, "PYTHONPATH": os.getcwd(), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.outer.replicas"], env=env, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-m", "tests.outer.replicas"], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads(done.stdout.splitlines()[-1])
     for name, differences in report.items():

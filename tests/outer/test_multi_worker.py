@@ -48,9 +48,7 @@ def of(folder, count):
 
 
 def lines(run_dir):
-    return [
-        {k: v for k, v in line.items() if not k.startswith("speed/")} for line in read_metrics(run_dir)
-    ]
+    return [{k: v for k, v in line.items() if not k.startswith("speed/")} for line in read_metrics(run_dir)]
 
 
 def assert_alike(found, expected, rel):
@@ -105,8 +103,8 @@ def test_only_the_first_process_writes(folder, ended):
 
 def test_tasks_that_do_not_come_out_even_are_refused(folder, ended):
     for report in of(folder, 3):
-        assert "OuterLoop.meta_batch_size must be a multiple of the replicas, of which there are 3" in (
-            report["uneven"]
+        assert (
+            "OuterLoop.meta_batch_size must be a multiple of the replicas, of which there are 3" in (report["uneven"])
         )
 
 

@@ -145,12 +145,8 @@ def test_own_parameters_keep_their_names_and_types():
 @pytest.mark.parametrize("mode", ["map", "vectorized", "unrolled"])
 def test_couplings_reach_their_tasks_however_these_run(mode, batch):
     parameters = tiny_tasks.parameters(CoupledCentres(), fused=False)
-    run = tf.function(
-        lambda: outer_gradients(parameters, batch, execution=TaskExecution(mode)), autograph=False
-    )
-    np.testing.assert_allclose(
-        run().gradients[-1], coupled_slopes(parameters, batch), rtol=1e-6, atol=1e-9
-    )
+    run = tf.function(lambda: outer_gradients(parameters, batch, execution=TaskExecution(mode)), autograph=False)
+    np.testing.assert_allclose(run().gradients[-1], coupled_slopes(parameters, batch), rtol=1e-6, atol=1e-9)
 
 
 def test_a_learner_keeps_what_no_gradient_trains(batch):

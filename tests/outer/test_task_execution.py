@@ -32,9 +32,7 @@ def gradients(keras_model, execution, memory="store", episodes=None):
     parameters = MetaParameters(keras_model, MAML(inner_loop=inner_loop(CASE, memory)))
     meta = at(parameters, outer_gradient.perturbed_values(parameters.model))
     episodes = random_episodes() if episodes is None else episodes
-    run = tf.function(
-        lambda: outer_gradients(parameters, episodes, meta=meta, execution=execution), autograph=False
-    )
+    run = tf.function(lambda: outer_gradients(parameters, episodes, meta=meta, execution=execution), autograph=False)
     found = run()
     assert found.losses.shape == found.accuracies.shape == (N_TASKS,)
     return [g.numpy() for g in found.gradients]
@@ -82,9 +80,7 @@ def gradients_alone(keras_model, episodes):
         zero = tf.UnconnectedGradients.ZERO
         return tape.gradient(loss, meta.network, unconnected_gradients=zero)
 
-    return [
-        [g.numpy() for g in run(tiny_tasks.task(episodes, k))] for k in range(N_TASKS)
-    ]
+    return [[g.numpy() for g in run(tiny_tasks.task(episodes, k))] for k in range(N_TASKS)]
 
 
 def test_a_loop_may_have_any_number_of_tasks_and_unrolling_is_refused():
@@ -93,9 +89,9 @@ def test_a_loop_may_have_any_number_of_tasks_and_unrolling_is_refused():
     unknown = tiny_tasks.of_any_number(episodes)
 
     def losses(mode):
-        run = lambda e: outer_gradients(  # noqa: E731
-            parameters, e, execution=TaskExecution(mode)
-        ).losses
+        def run(e):
+            return outer_gradients(parameters, e, execution=TaskExecution(mode)).losses
+
         return tf.function(run, input_signature=[unknown], autograph=False)
 
     assert losses("map")(episodes).shape == (N_TASKS,)

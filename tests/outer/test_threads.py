@@ -77,8 +77,7 @@ def test_pools_fit_the_tasks_where_they_are_not_set(found, case, inter_op, intra
 
 def test_the_log_names_both_pools_and_their_settings(found):
     assert found["set"][2] == (
-        "threads: 7 operations at once (Threads.inter_op), "
-        "2 threads an operation (Threads.intra_op)"
+        "threads: 7 operations at once (Threads.inter_op), 2 threads an operation (Threads.intra_op)"
     )
     assert "TensorFlow's choice of operations at once" in found["gpu"][2]
     assert "its choice of threads an operation" in found["gpu"][2]

@@ -35,9 +35,7 @@ def port(server):
 
 
 def test_a_gigabyte_that_is_only_said_is_refused_at_once(port):
-    assert served.send(port, served.head(port, "POST", ASK, Content_Length=10**9)).startswith(
-        b"HTTP/1.1 413"
-    )
+    assert served.send(port, served.head(port, "POST", ASK, Content_Length=10**9)).startswith(b"HTTP/1.1 413")
 
 
 def test_a_chunked_body_is_counted_as_it_comes(port):

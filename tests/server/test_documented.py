@@ -60,9 +60,7 @@ def test_the_commands_for_classifiers_work_as_written(say):
     assert learned["images"] == {"cat": 2, "dog": 1} and learned["evicted"] == []
     assert one["predictions"][0]["class"] in ("cat", "dog")
     assert [p["file"] for p in two["predictions"]] == ["who.jpg", "other.png"]
-    assert one["predictions"][0]["probabilities"] == pytest.approx(
-        two["predictions"][0]["probabilities"], rel=1e-5
-    )
+    assert one["predictions"][0]["probabilities"] == pytest.approx(two["predictions"][0]["probabilities"], rel=1e-5)
     assert [c["name"] for c in listed["classifiers"]] == ["pets"]
     assert removed == {"removed": "pets"}
 

@@ -167,9 +167,7 @@ def test_no_more_classes_than_the_model_tells_apart(models, exported):
 def test_no_support_set_is_ever_anothers(models, loaded):
     """Callers at once, each with its own classes and queries, learn and ask again and again."""
     n_callers, queries = 6, served.noise(99, 2)
-    sets = [
-        {f"{i}-{c}": served.noise(100 * i + c, 1) for c in range(2 + i % 3)} for i in range(n_callers)
-    ]
+    sets = [{f"{i}-{c}": served.noise(100 * i + c, 1) for c in range(2 + i % 3)} for i in range(n_callers)]
     right = [expected(loaded, s, queries) for s in sets]
 
     def ask(client, i: int) -> None:

@@ -40,9 +40,7 @@ def until_ready(port: int) -> None:
 
 def test_it_starts_answers_and_lets_what_runs_finish_on_sigterm(exported):
     line = [*COMMAND, f"--model={exported.path}", "--name=demo", "--port=0", "--drain_timeout=60"]
-    process = subprocess.Popen(
-        line, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(line, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         told = process.stdout.readline()
         port = int(re.fullmatch(r"demo: http://127\.0\.0\.1:(\d+)/\n", told)[1])

@@ -37,15 +37,11 @@ class Exported:
         self.parameters = MetaParameters(keras_model, self.learner)
         self.model = self.parameters.model
         noise = tf.random.stateless_normal([20, SIZE, SIZE, 3], [1, 2])
-        statistics = self.model.apply(
-            self.model.values(), self.model.state(), noise, training=True
-        )[1]
+        statistics = self.model.apply(self.model.values(), self.model.state(), noise, training=True)[1]
         for variable, value in zip(self.model.state_variables, statistics):
             variable.assign(value)
         self.images = ImageConfig(image_size=SIZE, normalisation="signed", invert=True)
-        module = serving.ServingModule(
-            self.parameters, self.images, inner_steps=STEPS, metadata={"step": 7}
-        )
+        module = serving.ServingModule(self.parameters, self.images, inner_steps=STEPS, metadata={"step": 7})
         self.path = os.path.join(folder, case)
         saved_models.save(module, self.path)
         self.loaded = tf.saved_model.load(self.path)

@@ -96,9 +96,7 @@ QUICK = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in learners.ALL]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in learners.ALL])
 def test_a_learner_is_served_as_it_is(name, tmp_path, monkeypatch):
     monkeypatch.setattr(functions, "IMAGES", {"": tf.uint8})  # how others come is no matter of the learner's
     case = Case(name, str(tmp_path / "model"))

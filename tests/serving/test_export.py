@@ -29,9 +29,7 @@ def exported(run_dir, tmp_path, monkeypatch, capsys):  # noqa: F811
 
     def run(checkpoint: str = "best", gin_params=(), *, batch_norm: str | None = None) -> str:
         output = str(tmp_path / "out")
-        export(
-            run_dir, output, checkpoint, gin_params, batch_norm=batch_norm, overwrite=True
-        )
+        export(run_dir, output, checkpoint, gin_params, batch_norm=batch_norm, overwrite=True)
         assert os.path.exists(os.path.join(output, "saved_model.pb"))
         return capsys.readouterr().out
 

@@ -87,9 +87,7 @@ def test_queries_that_depend_on_each_other_are_answered_together_or_not_at_all(e
     told = json.loads(export.loaded.signatures["metadata"]()["json"].numpy())
     assert told["most_queries_in_a_call"] == graphs.MOST_TOGETHER
     many = np.resize(query, (graphs.MOST_TOGETHER + 1, *query.shape[1:]))
-    with pytest.raises(
-        tf.errors.InvalidArgumentError, match="at most 1000 queries.*Received: 1001"
-    ):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="at most 1000 queries.*Received: 1001"):
         export.loaded.adapt_and_predict(support, labels, many)
 
 
@@ -115,10 +113,7 @@ def test_what_load_gives_takes_arrays_lists_tensors_and_bytes(exported):
         model.adapt_and_predict(tf.constant(support), tf.constant(labels), tf.constant(query)),
         model.adapt_and_predict(support, labels.astype(float), query),
         model.adapt_and_predict(list(encoded(support)), labels, list(encoded(query))),
-        {
-            k: v[0]
-            for k, v in model.adapt_and_predict(support[None], labels[None], query[None]).items()
-        },
+        {k: v[0] for k, v in model.adapt_and_predict(support[None], labels[None], query[None]).items()},
     ]
     for answer in answers:
         for key in expected:

@@ -87,9 +87,7 @@ REFUSALS = {
     "another rank": ("params_norm1_beta", lambda x: x[None], r"shape \[8\]. Received: \[1 8\]"),
     "a scalar": ("params_norm1_beta", lambda x: x[0], r"shape \[8\]. Received: \[\]"),
     # NumPy's rules would spread one way over all of them.
-    "another task's": (
-        "params_head_kernel", lambda x: x[:, :1], r"\[128, n_way\]. Received: \[128 1\]"
-    ),  # fmt: skip
+    "another task's": ("params_head_kernel", lambda x: x[:, :1], r"\[128, n_way\]. Received: \[128 1\]"),  # fmt: skip
     "other ways": ("n_way", lambda x: x - 2, r"params_head_\w+ must have shape \[.*n_way\]"),
     "many ways": ("n_way", lambda x: np.int32([5]), r"n_way must have shape \[\]. Received: \[1\]"),
 }

@@ -135,9 +135,7 @@ def test_an_export_is_inductive_unless_told_otherwise(run_dir, trained, bindings
 
 def test_batch_norm_told_twice_or_unknown_is_refused(run_dir):
     with pytest.raises(ValueError, match="give one of them.*=inductive and --gin_param=.MAML.batch"):
-        saved_models.from_run(
-            run_dir, "best", ["MAML.batch_norm = 'inductive'"], batch_norm="inductive"
-        )
+        saved_models.from_run(run_dir, "best", ["MAML.batch_norm = 'inductive'"], batch_norm="inductive")
     with pytest.raises(ValueError, match="--batch_norm must be one of .*as_trained. Received: 'x'"):
         saved_models.from_run(run_dir, "best", batch_norm="x")
 

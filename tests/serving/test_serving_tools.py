@@ -55,9 +55,7 @@ def test_every_warm_up_request_is_one_that_the_model_answers(exported):
         name = request.model_spec.signature_name
         inputs = {i.key: tf.constant(tf.make_ndarray(i.value)) for i in request.inputs}
         answer = export.loaded.signatures[name](**inputs)
-        assert set(answer) >= (
-            {"n_way"} if name.startswith("adapt") and "predict" not in name else {"labels"}
-        )
+        assert set(answer) >= ({"n_way"} if name.startswith("adapt") and "predict" not in name else {"labels"})
         found.append(name)
     assert sorted(found) == sorted(name + kind for name in NAMES for kind in IMAGES)
 

@@ -139,10 +139,7 @@ def test_a_refused_call_of_a_signature_leaves_it_answering(exported, classifier,
         less = {n: x for n, x in good.items() if n != key}
         wrong = [less, {**less, f"{key}_": value}, {**good, "more": value}]
         wrong += [{**good, key: np.asarray(value)[None]}, {**good, key: [[1], [2, 3]]}]
-        tensors = {
-            n: tf.constant(x, signature.structured_input_signature[1][n].dtype)
-            for n, x in good.items()
-        }
+        tensors = {n: tf.constant(x, signature.structured_input_signature[1][n].dtype) for n, x in good.items()}
         wrong += [
             {**tensors, key: tf.zeros([], tensors[key].dtype)},
             {**tensors, key: tf.zeros([3], tf.complex64)},

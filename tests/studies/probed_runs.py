@@ -47,9 +47,7 @@ def write_metrics(run_dir: pathlib.Path, ends: Sequence[int], losses: Sequence[f
     (run_dir / METRICS_FILE).write_text("".join(lines), encoding="utf-8")
 
 
-def made_up(
-    n_batches: int = 30, n_units: int = 3, n_tasks: int = 4, seed: int = 0, step: int = 8
-) -> Probe:
+def made_up(n_batches: int = 30, n_units: int = 3, n_tasks: int = 4, seed: int = 0, step: int = 8) -> Probe:
     """A probe of random numbers: units of unlike scale, and losses that shift from batch to batch."""
     r = np.random.default_rng(seed)
     shape = (n_batches, n_units, n_tasks)

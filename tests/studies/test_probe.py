@@ -30,9 +30,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def lwdgh(folder):
     """A run with two checkpoints, and the weights of the last."""
-    return probed_runs.write_run(
-        folder, "lwdgh", f"LWDGH.temperature = {TEMPERATURE}", "INNER_LR = 0.1", steps=(4, 8)
-    )
+    return probed_runs.write_run(folder, "lwdgh", f"LWDGH.temperature = {TEMPERATURE}", "INNER_LR = 0.1", steps=(4, 8))
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +63,7 @@ def derived(folder, lwdgh):
             gradients.append(oracles.maml_gradient(params, support, query, rates=rates, steps=1))
     shape = (STEPS, TASKS)
     by_name = {
-        name: np.stack([g[i].ravel() for g in gradients]).reshape(*shape, -1)
-        for i, name in enumerate(model.names)
+        name: np.stack([g[i].ravel() for g in gradients]).reshape(*shape, -1) for i, name in enumerate(model.names)
     }
     return np.reshape(losses, shape), by_name
 
@@ -171,9 +168,7 @@ def test_no_task_is_one_of_training(folder, lwdgh):
 
 def test_the_clock_stands_still_and_draws_anew_for_every_meta_batch():
     def clock(batch):
-        return probing._StandingClock(
-            tf.constant(batch, tf.int64), tf.constant(7), steps_per_epoch=4, epochs=3, seed=1
-        )
+        return probing._StandingClock(tf.constant(batch, tf.int64), tf.constant(7), steps_per_epoch=4, epochs=3, seed=1)
 
     keys = {tuple(clock(batch).key("task").numpy()) for batch in (0, 1, 1)}
     assert len(keys) == 2

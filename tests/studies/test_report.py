@@ -51,9 +51,7 @@ def found(*, seeds=(0, 1)):
         for s in seeds
     ]  # fmt: skip
     failed = [
-        tiny_studies.result(
-            "broken", 0, np.zeros(0), state="diverged", about={}, message="a\ntrain: loss is nan"
-        )
+        tiny_studies.result("broken", 0, np.zeros(0), state="diverged", about={}, message="a\ntrain: loss is nan")
     ]
     return done + failed
 
@@ -102,9 +100,7 @@ def test_a_run_judged_on_other_tasks_is_not_compared(study):
     about = dict(found()[0].about, task_list_sha256="other")
     stale = tiny_studies.result("LWDGH", 1, np.ones(40), about=about)
     kept = [r for r in found() if (r.method, r.seed) != ("LWDGH", 1)]
-    ours = next(
-        r for r in tables.rows(study, study.settings[0], [*kept, stale]) if r.method.name == "LWDGH"
-    )
+    ours = next(r for r in tables.rows(study, study.settings[0], [*kept, stale]) if r.method.name == "LWDGH")
     assert ours.done == (0,) and ours.difference.n_seeds == 1
     assert "Seed 1 failed: judged on other tasks than mean, seed 0" in ours.remarks[0]
 

@@ -133,9 +133,7 @@ def test_a_trial_is_judged_on_validation_tasks_in_a_folder_of_its_own(place):
 
 
 def test_every_setting_and_every_method_is_searched_apart(place):
-    made = study(
-        settings=[Setting("1-shot"), Setting("5-shot")], method=["MAML", "LWDGH"], trials=2
-    )
+    made = study(settings=[Setting("1-shot"), Setting("5-shot")], method=["MAML", "LWDGH"], trials=2)
     fake = Fake()
     found = run(made, place, fake)
     assert set(found) == {(s, m) for s in ("1-shot", "5-shot") for m in ("MAML", "LWDGH")}
@@ -239,8 +237,7 @@ def test_tuned_bindings_come_last_and_the_report_tells_them(place):
     assert job.gin_params == ("OUTER_LR = 0.25", "Experiment.seed = 4")
     about = {"task_list_sha256": "1"}
     found = [
-        Result("", "LWDGH", s, results.DONE, accuracies=np.ones(3), about=about, note=job.note)
-        for s in made.seeds
+        Result("", "LWDGH", s, results.DONE, accuracies=np.ones(3), about=about, note=job.note) for s in made.seeds
     ]
     rows = tables.rows(made, made.settings[0], found)
     assert rows[1].remarks == ("Tuned on validation tasks: x.",)

@@ -46,9 +46,7 @@ def test_the_search_reads_no_test_image_and_the_study_uses_what_it_found(tmp_pat
         path = pathlib.Path(folder, spec.file_pattern.format(class_id))
         hidden[path] = path.read_bytes()
         path.unlink()
-    with executors.executor(
-        "local", jobs=1, gpus=0, ray_address=None, cores_per_job=1
-    ) as executor:
+    with executors.executor("local", jobs=1, gpus=0, ray_address=None, cores_per_job=1) as executor:
         searcher = search.Searcher(made, place)
         tuned = searcher.run(executor, Stop(), say_hours=False)
         for path, content in hidden.items():

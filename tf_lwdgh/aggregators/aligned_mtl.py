@@ -27,8 +27,7 @@ class AlignedMTL(GramAggregator):
     reference: ClassVar[str] = "Senushkin et al.: Independent Component Alignment, CVPR 2023"
     equation: ClassVar[str] = "d = Σ w_i g_i, w = √λ_min V Λ^(−½) Vᵀ (1/K)"
     traps: ClassVar[str] = (
-        "λ_min is small where gradients are nearly dependent, and the update with it. LibMTL leaves out "
-        "the 1/K."
+        "λ_min is small where gradients are nearly dependent, and the update with it. LibMTL leaves out the 1/K."
     )
 
     def __post_init__(self) -> None:

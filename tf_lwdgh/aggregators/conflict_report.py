@@ -68,9 +68,7 @@ class ConflictReport:
     @staticmethod
     def _update_cosines(tasks: TaskGradients, update: Tensors) -> Metrics:
         updates = trees.measured_units(update, tasks.units)
-        found = [
-            tf.tensordot(u.directions, m.directions, 1) for u, m in zip(updates, tasks.unit_means)
-        ]
+        found = [tf.tensordot(u.directions, m.directions, 1) for u, m in zip(updates, tasks.unit_means)]
         return tasks.by_unit(tf.clip_by_value(tf.stack(found), -1, 1))
 
 

@@ -39,9 +39,7 @@ class PCGrad(GramAggregator):
         count = tf.shape(matrix)[-1]
         squares = tf.linalg.diag_part(matrix)
         # Independent keys of one order each: row i is a random order of the tasks.
-        order = tf.argsort(
-            tf.random.stateless_uniform([count, count], key, dtype=tf.float64, alg="philox")
-        )
+        order = tf.argsort(tf.random.stateless_uniform([count, count], key, dtype=tf.float64, alg="philox"))
 
         def project(position, rows):
             """rows[u, i] are the coefficients of the projected g_i in the original gradients."""

@@ -54,9 +54,7 @@ class TaskGradients:
       collective: sums over the replicas.
     """
 
-    def __init__(
-        self, rows: Tensors, *, losses: tf.Tensor, units: Units, collective: Collective | None = None
-    ) -> None:
+    def __init__(self, rows: Tensors, *, losses: tf.Tensor, units: Units, collective: Collective | None = None) -> None:
         self.rows, self.losses, self.units = list(rows), losses, units
         self.collective = collective or Collective()
         self._known: dict[str, Any] = {}
@@ -99,9 +97,7 @@ class TaskGradients:
     def gci(self) -> tf.Tensor:
         """The Gradient Conflict Index of every task in every unit: [U, K]."""
         pairs = zip(self.unit_rows, self.unit_means)
-        return self.collective.gather(
-            tf.stack([conflict.gradient_conflict_index(rows, mean) for rows, mean in pairs])
-        )
+        return self.collective.gather(tf.stack([conflict.gradient_conflict_index(rows, mean) for rows, mean in pairs]))
 
     @_once
     def gram(self) -> Gram:
@@ -112,8 +108,7 @@ class TaskGradients:
         """
         scale = tf.reduce_max(self.norms, -1)
         rows = [
-            tf.math.divide_no_nan(r.vectors, s)
-            for r, s in zip(self.unit_rows, tf.unstack(scale, num=len(self.units)))
+            tf.math.divide_no_nan(r.vectors, s) for r, s in zip(self.unit_rows, tf.unstack(scale, num=len(self.units)))
         ]
         mine = [tf.cast(r, tf.float64) for r in rows]
         blocks = [
@@ -139,9 +134,7 @@ class TaskGradients:
         of_variable = dict.fromkeys(range(len(self.rows)), outside)
         for u, members in enumerate(self.units.values()):
             of_variable |= dict.fromkeys(members, mine[u])
-        return self.collective.sum(
-            [trees.weighted_sum(of_variable[i], g) for i, g in enumerate(self.rows)]
-        )
+        return self.collective.sum([trees.weighted_sum(of_variable[i], g) for i, g in enumerate(self.rows)])
 
     def or_mean(self, update: Tensors) -> Tensors:
         """What a method that works on coordinates made; the mean where a variable belongs to no unit.

@@ -22,9 +22,7 @@ if TYPE_CHECKING:  # at run time TensorFlow is loaded only after the flags are r
 SOURCE = "The folder or archive to read; never written to."
 
 
-def parser(
-    description: str, example: str, *, name: str | None, source: str | None = SOURCE
-) -> argparse.ArgumentParser:
+def parser(description: str, example: str, *, name: str | None, source: str | None = SOURCE) -> argparse.ArgumentParser:
     """A parser with the flags of every converter.
 
     Args:
@@ -53,9 +51,7 @@ def parser(
         required=name is None,
         help=f"What gin's DatasetConfig.name says ({known}).",
     )
-    out.add_argument(
-        "--overwrite", action="store_true", help="Replace what <data_dir>/<name> holds."
-    )
+    out.add_argument("--overwrite", action="store_true", help="Replace what <data_dir>/<name> holds.")
     out.add_argument(
         "--skip_bad",
         action="store_true",
@@ -77,9 +73,7 @@ def parser(
     return out
 
 
-def convert_a_form(
-    argv: Sequence[str] | None, description: str, example: str, *, name: str, image_size: int
-) -> None:
+def convert_a_form(argv: Sequence[str] | None, description: str, example: str, *, name: str, image_size: int) -> None:
     """The whole entry point of a converter whose settings are a form and a size.
 
     Args:
@@ -124,9 +118,7 @@ def output_folder(data_dir: str, name: str, *, overwrite: bool) -> pathlib.Path:
         raise ValueError(f"--name must be the name of a folder. Received: {name!r}.")
     folder = pathlib.Path(data_dir, name)
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise FileExistsError(
-            f"{folder} exists and is not empty. Say --overwrite, or choose another --name."
-        )
+        raise FileExistsError(f"{folder} exists and is not empty. Say --overwrite, or choose another --name.")
     return folder
 
 

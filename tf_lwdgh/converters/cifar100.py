@@ -130,9 +130,7 @@ def _forms_at(root: pathlib.Path, data_set: DataSet) -> list[str]:
     return [form for form in data_set.forms if holds[form]]
 
 
-def from_pickles(
-    root: pathlib.Path, data_set: DataSet, image_size: int
-) -> dict[str, pickled_splits.Images]:
+def from_pickles(root: pathlib.Path, data_set: DataSet, image_size: int) -> dict[str, pickled_splits.Images]:
     """The classes of the pickled splits, by name where their labels are CIFAR-100's own numbers.
 
     They are where each split's labels are the very numbers of its classes; labels that count from
@@ -141,15 +139,11 @@ def from_pickles(
     read = pickled_splits.read_by_label(root, data_set.name, image_size)
     fine = {s: {FINE.index(c): c for c in data_set.classes(s)} for s in store.SPLITS}
     if all(set(read[s]) == set(fine[s]) for s in store.SPLITS):
-        return {
-            s: {c: read[s][FINE.index(c)] for c in data_set.classes(s)} for s in store.SPLITS
-        }
+        return {s: {c: read[s][FINE.index(c)] for c in data_set.classes(s)} for s in store.SPLITS}
     return {s: {f"{s}-{n:02d}": read[s][n] for n in sorted(read[s])} for s in store.SPLITS}
 
 
-def from_official(
-    root: pathlib.Path, data_set: DataSet, image_size: int
-) -> dict[str, pickled_splits.Images]:
+def from_official(root: pathlib.Path, data_set: DataSet, image_size: int) -> dict[str, pickled_splits.Images]:
     """The classes in CIFAR-100's own two files; their split into train and test means nothing here.
 
     Raises:
@@ -160,10 +154,7 @@ def from_official(
     all_pixels, all_labels = np.concatenate(pixels), np.concatenate(labels)
     rows = {c: np.flatnonzero(all_labels == i).tolist() for i, c in enumerate(FINE)}
     return {
-        s: {
-            c: (len(rows[c]), pickled_splits.take(all_pixels, rows[c], image_size))
-            for c in data_set.classes(s)
-        }
+        s: {c: (len(rows[c]), pickled_splits.take(all_pixels, rows[c], image_size)) for c in data_set.classes(s)}
         for s in store.SPLITS
     }
 
@@ -177,9 +168,7 @@ def _official(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"{path} must have 'data', uint8 [N, 3072]. Received: {what}.")
     labels = pickled_splits.integers(path, "fine_labels", content.get("fine_labels"))
     if len(labels) != len(pixels):
-        raise ValueError(
-            f"{path} must have a label for each of its {len(pixels)} images. Received: {len(labels)}."
-        )
+        raise ValueError(f"{path} must have a label for each of its {len(pixels)} images. Received: {len(labels)}.")
     return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
 
 

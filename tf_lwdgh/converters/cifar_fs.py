@@ -24,9 +24,7 @@ DATA_SET = cifar100.DataSet(
     name="cifar_fs",
     title="CIFAR-FS",
     forms=FORMS,
-    split_of={
-        c: "val" if c in _VAL else "test" if c in _TEST else "train" for c in cifar100.FINE
-    },
+    split_of={c: "val" if c in _VAL else "test" if c in _TEST else "train" for c in cifar100.FINE},
     split_name="bertinetto",
     authors="Bertinetto et al.",
     version="cifar_fs-2",

@@ -129,14 +129,10 @@ def _home(root: pathlib.Path) -> pathlib.Path:
     for folder in (root, root / "CUB_200_2011"):
         if (folder / "images.txt").is_file():
             return folder
-    raise FileNotFoundError(
-        f"--source must be CUB_200_2011.tgz or its folder, with images.txt. Received: {root}."
-    )
+    raise FileNotFoundError(f"--source must be CUB_200_2011.tgz or its folder, with images.txt. Received: {root}.")
 
 
-def _photographs(
-    home: pathlib.Path, crop: bool, problems: Problems
-) -> dict[str, list[Photograph]]:
+def _photographs(home: pathlib.Path, crop: bool, problems: Problems) -> dict[str, list[Photograph]]:
     """The photographs of each class, in the data set's order; counted."""
     names = _table(home / "images.txt", 1)
     numbers = _table(home / "image_class_labels.txt", 1)
@@ -157,9 +153,7 @@ def _photographs(
         (len(names), IMAGES, "images"),
     ):
         if count != expected:
-            problems.add(
-                home / "images.txt", f"CUB-200-2011 has {expected:,} {what}, found {count:,}"
-            )
+            problems.add(home / "images.txt", f"CUB-200-2011 has {expected:,} {what}, found {count:,}")
     return found
 
 
@@ -201,12 +195,8 @@ def _box(cells: Sequence[str]) -> pictures.Box:
     return math.floor(x), math.floor(y), math.ceil(x + width), math.ceil(y + height)
 
 
-def _read(
-    photographs: Sequence[Photograph], image_size: int, problems: Problems
-) -> Iterator[bytes | np.ndarray]:
+def _read(photographs: Sequence[Photograph], image_size: int, problems: Problems) -> Iterator[bytes | np.ndarray]:
     for path, box in photographs:
-        image = pictures.read_image(
-            path, path.read_bytes, problems, image_size=image_size, box=box
-        )
+        image = pictures.read_image(path, path.read_bytes, problems, image_size=image_size, box=box)
         if image is not None:
             yield image

@@ -20,10 +20,7 @@ DATA_SET = cifar100.DataSet(
     name="fc100",
     title="FC100",
     forms=FORMS,
-    split_of={
-        c: "val" if s in _VAL else "test" if s in _TEST else "train"
-        for c, s in cifar100.SUPERCLASS_OF.items()
-    },
+    split_of={c: "val" if s in _VAL else "test" if s in _TEST else "train" for c, s in cifar100.SUPERCLASS_OF.items()},
     split_name="oreshkin",
     authors="Oreshkin et al.",
     version="fc100-1",

@@ -162,15 +162,10 @@ def find_images(root: pathlib.Path, split: SplitChoice, problems: Problems) -> P
     for s in store.SPLITS:
         if not folders[s] and not (split.fractions and split.fractions[store.SPLITS.index(s)] == 0):
             problems.add(root, f"split {s} has no class")
-    return {
-        s: {c: pictures.image_files(f, problems.left_out) for c, f in folders[s].items()}
-        for s in store.SPLITS
-    }
+    return {s: {c: pictures.image_files(f, problems.left_out) for c, f in folders[s].items()} for s in store.SPLITS}
 
 
-def count_beside(
-    folder: pathlib.Path, entered: Iterable[pathlib.Path], problems: Problems
-) -> None:
+def count_beside(folder: pathlib.Path, entered: Iterable[pathlib.Path], problems: Problems) -> None:
     """Counts what lies in a folder beside the folders that are entered; hidden things are passed over."""
     entered = set(entered)
     for path in folder.iterdir():
@@ -193,9 +188,7 @@ def subfolders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     found = sorted(p for p in folder.iterdir() if p.is_dir())
     for path in found:
         if not texts.is_text(path.name):
-            raise ValueError(
-                f"{folder}: the name of a folder must be UTF-8. Received: {os.fsencode(path.name)!r}."
-            )
+            raise ValueError(f"{folder}: the name of a folder must be UTF-8. Received: {os.fsencode(path.name)!r}.")
     return {p.name: p for p in found if not p.name.startswith((".", "__MACOSX"))}
 
 
@@ -203,11 +196,7 @@ def _enter(root: pathlib.Path) -> pathlib.Path:
     """Steps into the one folder that archives usually hold, as long as it holds folders in turn."""
     while True:
         inside = list(subfolders(root).values())
-        if (
-            len(inside) != 1
-            or inside[0].name in sum(NAMES.values(), ())
-            or not subfolders(inside[0])
-        ):
+        if len(inside) != 1 or inside[0].name in sum(NAMES.values(), ()) or not subfolders(inside[0]):
             return root
         root = inside[0]
 
@@ -232,8 +221,7 @@ def split_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
 def _refuse_split_names(root: pathlib.Path, there: Mapping[str, pathlib.Path]) -> None:
     if {"train", "test"} <= set(there):
         raise ValueError(
-            f"{root} has folders train and test, so that it is split/class/images: leave out "
-            "--fractions and --lists."
+            f"{root} has folders train and test, so that it is split/class/images: leave out --fractions and --lists."
         )
 
 
@@ -262,9 +250,7 @@ def by_fractions(names: Sequence[str], split: SplitChoice) -> dict[str, list[str
     cuts = (order[:first], order[first:second], order[second:])
     for name, fraction, cut in zip(store.SPLITS, split.fractions, cuts, strict=True):
         if fraction and not cut:
-            raise ValueError(
-                f"--fractions: {fraction} of {len(order)} classes leaves none for {name}."
-            )
+            raise ValueError(f"--fractions: {fraction} of {len(order)} classes leaves none for {name}.")
     return {name: sorted(cut) for name, cut in zip(store.SPLITS, cuts, strict=True)}
 
 

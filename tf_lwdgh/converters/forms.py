@@ -39,9 +39,7 @@ def locate(
         if len(found) == 1 and form is None:
             return root, found[0]
         if len(found) > 1 and form is None:
-            raise ValueError(
-                f"{root} holds {title} in several forms: say --form={' or '.join(found)}."
-            )
+            raise ValueError(f"{root} holds {title} in several forms: say --form={' or '.join(found)}.")
         inside = list(folders.subfolders(root).values())
         if len(inside) != 1:
             known = "; ".join(f"{f}: {forms[f]}" for f in ([form] if form else forms))

@@ -135,9 +135,7 @@ def _mask(plain: Image.Image, r: np.random.Generator) -> np.ndarray:
     centre = np.array(plain.size) / 2 - back @ (IMAGE_SIZE / 2 + r.uniform(-SHIFT, SHIFT, 2))
     matrix = (back[0, 0], back[0, 1], centre[0], back[1, 0], back[1, 1], centre[1])
     soft = plain.filter(ImageFilter.GaussianBlur(0.35 * zoom))
-    out = soft.transform(
-        (IMAGE_SIZE, IMAGE_SIZE), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
-    )
+    out = soft.transform((IMAGE_SIZE, IMAGE_SIZE), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
     return np.asarray(out, np.float64) / 255
 
 
@@ -199,10 +197,7 @@ def make(data_dir: str | os.PathLike, *, overwrite: bool = False) -> store.Datas
     return store.write_dataset(
         folder,
         NAME,
-        {
-            split: [(class_name(*pair), images(pair[1])) for pair in characters()[split]]
-            for split in store.SPLITS
-        },
+        {split: [(class_name(*pair), images(pair[1])) for pair in characters()[split]] for split in store.SPLITS},
         image_size=IMAGE_SIZE,
         converter_version=VERSION,
         superclasses={class_name(*pair): pair[0] for pair in pairs},

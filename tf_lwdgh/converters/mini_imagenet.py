@@ -69,9 +69,7 @@ def convert(
     problems = Problems(skip_bad=skip_bad)
     pictures.check_size(image_size)
     with archives.as_folder(source, beside=out_dir) as unpacked:
-        root, found = forms.locate(
-            unpacked, FORMS, lambda f: _forms_at(f, splits), form=form, title="mini-ImageNet"
-        )
+        root, found = forms.locate(unpacked, FORMS, lambda f: _forms_at(f, splits), form=form, title="mini-ImageNet")
         lists = pathlib.Path(splits) if splits is not None else root
         if found in ("cache", "category"):
             classes = pickled_splits.read(root, found, image_size)
@@ -137,9 +135,7 @@ def _from_files(
         by_split = {s: folders.subfolders(f) for s, f in folders.split_folders(root).items()}
         paths = {s: {c: pictures.image_files(f) for c, f in by_split[s].items()} for s in by_split}
     elif form == "csv":
-        paths = listed_splits.from_images(
-            root / "images", listed_splits.read_lists(lists), problems
-        )
+        paths = listed_splits.from_images(root / "images", listed_splits.read_lists(lists), problems)
     else:
         home = listed_splits.ilsvrc_home(root)
         paths = listed_splits.from_ilsvrc(home, listed_splits.read_lists(lists), problems)

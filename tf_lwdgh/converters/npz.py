@@ -20,9 +20,7 @@ _BLOCK = 1 << 20
 _LONGEST = 1 << 16  # bytes of an array's header
 
 
-def member(
-    path: str | os.PathLike, key: str, spare: BinaryIO, *, beside: str | os.PathLike
-) -> np.ndarray:
+def member(path: str | os.PathLike, key: str, spare: BinaryIO, *, beside: str | os.PathLike) -> np.ndarray:
     """One array of an .npz; np.load would read all of it, whatever its mmap_mode.
 
     Args:

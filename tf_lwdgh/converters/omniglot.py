@@ -175,9 +175,7 @@ def _classes(
     return out
 
 
-def _drawings(
-    paths: list[pathlib.Path], image_size: int, problems: Problems
-) -> Iterator[np.ndarray]:
+def _drawings(paths: list[pathlib.Path], image_size: int, problems: Problems) -> Iterator[np.ndarray]:
     for path in paths:
         drawing = pictures.read_grey(path, problems)
         if drawing is not None:

@@ -63,9 +63,7 @@ def find(patterns: Sequence[str], problems: Problems, *, flag: str) -> list[path
     return list(found)
 
 
-def _of_matches(
-    matches: Iterable[pathlib.Path], others: collections.Counter[str]
-) -> Iterator[pathlib.Path]:
+def _of_matches(matches: Iterable[pathlib.Path], others: collections.Counter[str]) -> Iterator[pathlib.Path]:
     for path in matches:
         if path.is_dir():
             yield from pictures.image_files(path, others)
@@ -75,9 +73,7 @@ def _of_matches(
             others[pictures.kind(path)] += 1
 
 
-def find_classes(
-    folder: pathlib.Path, problems: Problems, *, flag: str
-) -> dict[str, list[pathlib.Path]]:
+def find_classes(folder: pathlib.Path, problems: Problems, *, flag: str) -> dict[str, list[pathlib.Path]]:
     """The image files in and below each folder in a folder, by the folders' names, sorted.
 
     Raises:
@@ -110,9 +106,7 @@ def refuse_empty(by_class: Mapping[str, Sequence], *, flag: str) -> None:
         )
 
 
-def read(
-    paths: Iterable[pathlib.Path], problems: Problems, *, crop: bool = False
-) -> Iterator[Photo]:
+def read(paths: Iterable[pathlib.Path], problems: Problems, *, crop: bool = False) -> Iterator[Photo]:
     """Photo after photo; `problems` is told of those that can't be read.
 
     Args:

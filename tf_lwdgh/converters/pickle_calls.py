@@ -38,9 +38,7 @@ class Budget:
         """Counts bytes that are about to be taken."""
         self._left -= size
         if self._left < 0:
-            raise UnsafePickle(
-                f"it would take more than the {self._limit:,} bytes of memory that its size allows"
-            )
+            raise UnsafePickle(f"it would take more than the {self._limit:,} bytes of memory that its size allows")
 
 
 class ArrayClass:
@@ -104,9 +102,7 @@ class Calls:
         self._budget.take(len(text))
         return text.encode("latin1")
 
-    def _from_buffer(
-        self, buffer: Any, dtype: np.dtype, shape: Any, order: str, axes: Any = None
-    ) -> np.ndarray:
+    def _from_buffer(self, buffer: Any, dtype: np.dtype, shape: Any, order: str, axes: Any = None) -> np.ndarray:
         """numpy's _frombuffer: an array of protocol 5. A copy, since the buffer may be read-only."""
         if axes is not None:
             raise UnsafePickle("an array with permuted axes is refused; save it in C or Fortran order")

@@ -98,8 +98,7 @@ def _read_labelled(path: pathlib.Path, image_size: int):
     labels = integers(path, "labels", _get(content, "labels", path))
     if len(labels) != len(pixels):
         raise ValueError(
-            f"{path}: 'labels' must be {len(pixels)} integers, one for each image. Received: "
-            f"{len(labels)}."
+            f"{path}: 'labels' must be {len(pixels)} integers, one for each image. Received: {len(labels)}."
         )
     named = content.get("catname2label")
     named = {} if named is None else _dictionary(path, "catname2label", named)
@@ -137,13 +136,9 @@ def integers(path: pathlib.Path, key: str, value: Any) -> np.ndarray:
         whole = all(isinstance(v, (int, np.integer)) and 0 <= v < 1 << 63 for v in value)
         flat = np.array(value, np.int64) if whole else None
     if not isinstance(flat, np.ndarray) or flat.ndim != 1 or flat.dtype.kind not in "iu":
-        raise ValueError(
-            f"{path}: {key!r} must be a list of whole numbers from 0. Received: {_kind(value)}."
-        )
+        raise ValueError(f"{path}: {key!r} must be a list of whole numbers from 0. Received: {_kind(value)}.")
     if len(flat) and flat.min() < 0:
-        raise ValueError(
-            f"{path}: {key!r} must be a list of whole numbers from 0. Received: {flat.min()}."
-        )
+        raise ValueError(f"{path}: {key!r} must be a list of whole numbers from 0. Received: {flat.min()}.")
     return flat
 
 
@@ -155,9 +150,7 @@ def _kind(value: Any) -> str:
 
 def _dictionary(path: pathlib.Path, key: str, value: Any) -> dict:
     if not isinstance(value, dict):
-        raise ValueError(
-            f"{path}: {key!r} must be a dictionary. Received: {type(value).__name__}."
-        )
+        raise ValueError(f"{path}: {key!r} must be a dictionary. Received: {type(value).__name__}.")
     return value
 
 
@@ -177,8 +170,7 @@ def _pixels(value: Any, path: pathlib.Path, key: str) -> Sequence[np.ndarray]:
         fits = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == rank
         if not fits or image.shape[-1] != 3 or 0 in image.shape[-3:]:
             raise ValueError(
-                f"{path}: {key!r} must be uint8 [N, H, W, 3] or a list of [H, W, 3]. Received at "
-                f"{i}: {_kind(image)}."
+                f"{path}: {key!r} must be uint8 [N, H, W, 3] or a list of [H, W, 3]. Received at {i}: {_kind(image)}."
             )
     return value
 

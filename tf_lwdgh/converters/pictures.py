@@ -53,9 +53,7 @@ def check_size(image_size: int | None) -> None:
         raise ValueError(f"--image_size must be at least 1. Received: {image_size}.")
 
 
-def image_files(
-    folder: pathlib.Path, others: collections.Counter[str] | None = None
-) -> list[pathlib.Path]:
+def image_files(folder: pathlib.Path, others: collections.Counter[str] | None = None) -> list[pathlib.Path]:
     """The image files in and below a folder, sorted by name; hidden ones are passed over.
 
     Args:
@@ -100,9 +98,7 @@ def read_images(
       [H, W, 3].
     """
     for path in paths:
-        image = read_image(
-            path, path.read_bytes, problems, image_size=image_size, longest_side=longest_side, crop=crop
-        )
+        image = read_image(path, path.read_bytes, problems, image_size=image_size, longest_side=longest_side, crop=crop)
         if image is not None:
             yield image
 

@@ -31,9 +31,7 @@ class Problems:
           ValueError: problems are not skipped.
         """
         if not self.skip_bad:
-            raise ValueError(
-                f"{where}: {what}. Mend it, or say --skip_bad to leave such things out."
-            ) from cause
+            raise ValueError(f"{where}: {what}. Mend it, or say --skip_bad to leave such things out.") from cause
         line = f"{where}: {what}".encode("utf-8", "backslashreplace").decode()  # of any file name
         with self._lock:
             self.found.append(line)

@@ -33,10 +33,7 @@ class _Bounded:
 
     def read(self, n: int) -> bytes:
         if n > self._left:
-            raise EOFError(
-                f"at byte {self._size - self._left:,} it asks for {n:,} bytes, and {self._left:,} are "
-                "left"
-            )
+            raise EOFError(f"at byte {self._size - self._left:,} it asks for {n:,} bytes, and {self._left:,} are left")
         self._left -= n
         return self._file.read(n)
 
@@ -156,9 +153,7 @@ _OWN = {
     pickle.EMPTY_SET: _empty_set,
 }  # fmt: skip
 _OBEYED = {**pickle._Unpickler.dispatch, **{code[0]: obey for code, obey in _OWN.items()}}
-_Unpickler.dispatch = {
-    code: obey if code == pickle.STOP[0] else _counted(obey) for code, obey in _OBEYED.items()
-}
+_Unpickler.dispatch = {code: obey if code == pickle.STOP[0] else _counted(obey) for code, obey in _OBEYED.items()}
 
 
 def load(path: str | os.PathLike) -> Any:

@@ -67,9 +67,7 @@ class TfLwdgh(tfds.core.GeneratorBasedBuilder):
     ]
     DEFAULT_BUILDER_CONFIG_NAME = "glyphs"
 
-    def __init__(
-        self, *, config: str | Config | None = None, beam: bool = False, **kwargs: Any
-    ) -> None:
+    def __init__(self, *, config: str | Config | None = None, beam: bool = False, **kwargs: Any) -> None:
         """A builder.
 
         Args:

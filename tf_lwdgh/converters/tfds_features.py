@@ -86,9 +86,7 @@ def _labels(info: tfds.core.DatasetInfo, flag: str, key: str) -> tuple[str, ...]
 
 def _feature(info: tfds.core.DatasetInfo, flag: str, key: str) -> Any:
     if key not in info.features:
-        raise ValueError(
-            f"--{flag} must name a feature of {info.full_name}: {_names(info)}. Received: {key!r}."
-        )
+        raise ValueError(f"--{flag} must name a feature of {info.full_name}: {_names(info)}. Received: {key!r}.")
     return info.features[key]
 
 

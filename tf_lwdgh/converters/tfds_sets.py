@@ -201,9 +201,7 @@ def sort(
     return out
 
 
-def _chosen(
-    arrived: Sorted, features: tfds_features.Features, deal: Deal, problems: Problems
-) -> dict[str, list[int]]:
+def _chosen(arrived: Sorted, features: tfds_features.Features, deal: Deal, problems: Problems) -> dict[str, list[int]]:
     """The classes of each split, in order of superclass and name."""
     names = features.classes
     classes = {names[i]: i for i in arrived.spool.counts}
@@ -288,9 +286,7 @@ def _images(
             yield image
 
 
-def _common_size(
-    arrived: Sorted, features: tfds_features.Features, kept: Mapping[str, list[int]]
-) -> int | None:
+def _common_size(arrived: Sorted, features: tfds_features.Features, kept: Mapping[str, list[int]]) -> int | None:
     """The height and width that all images share, as the set says or from their headers."""
     height, width, _ = features.image_shape
     if height and width:

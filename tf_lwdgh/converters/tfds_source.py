@@ -36,9 +36,7 @@ class Example(NamedTuple):
     superclass: int | None
 
 
-def prepared(
-    dataset: str, data_dir: str | os.PathLike | None, *, download: bool
-) -> tfds.core.DatasetBuilder:
+def prepared(dataset: str, data_dir: str | os.PathLike | None, *, download: bool) -> tfds.core.DatasetBuilder:
     """The builder of a set that TFDS has prepared.
 
     Args:
@@ -79,14 +77,10 @@ def from_code(dataset: str, data_dir: str | os.PathLike | None) -> tfds.core.Dat
     try:
         return tfds.builder(dataset, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
-        raise ValueError(
-            f"--dataset must be a set that TFDS knows. Received: {dataset!r}."
-        ) from error
+        raise ValueError(f"--dataset must be a set that TFDS knows. Received: {dataset!r}.") from error
 
 
-def read(
-    builder: tfds.core.DatasetBuilder, features: Features, splits: Sequence[str]
-) -> Iterator[Example]:
+def read(builder: tfds.core.DatasetBuilder, features: Features, splits: Sequence[str]) -> Iterator[Example]:
     """Every image of some splits, in the order in which they are stored.
 
     Args:
@@ -109,9 +103,7 @@ def read(
                 superclass = int(row[keys.superclass]) if keys.superclass else None
                 yield Example(split, row[keys.image], int(row[keys.label]), superclass)
         except tf.errors.OpError as error:
-            raise ValueError(
-                f"split {split!r} of {builder.info.full_name} cannot be read: {error.message}"
-            ) from error
+            raise ValueError(f"split {split!r} of {builder.info.full_name} cannot be read: {error.message}") from error
 
 
 def generate(features: Features, n_images: int) -> Iterator[Example]:

@@ -98,9 +98,7 @@ class _Held:
                 self._content = None
 
 
-def _each(
-    held: _Held, rows: Iterable[int], one: Callable[[Any, int], Image | None]
-) -> Iterator[Image]:
+def _each(held: _Held, rows: Iterable[int], one: Callable[[Any, int], Image | None]) -> Iterator[Image]:
     content = held.enter()
     try:
         for row in rows:
@@ -124,24 +122,17 @@ def _mapped(path: pathlib.Path, count: int, folder: pathlib.Path) -> np.ndarray:
     with tempfile.TemporaryFile(dir=folder) as spare:  # has no name, and is gone with the process
         images = npz.member(path, "images", spare, beside=folder)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
-        raise ValueError(
-            f"{path}: 'images' must be uint8 [N, H, W, 3]. Received: {images.dtype} "
-            f"{list(images.shape)}."
-        )
+        raise ValueError(f"{path}: 'images' must be uint8 [N, H, W, 3]. Received: {images.dtype} {list(images.shape)}.")
     return _counted(path, images, count)
 
 
 def _counted(path: pathlib.Path, images: Sequence[Any], count: int) -> Sequence[Any]:
     if len(images) != count:
-        raise ValueError(
-            f"{path} must hold an image for each of the {count} labels. Received: {len(images)}."
-        )
+        raise ValueError(f"{path} must hold an image for each of the {count} labels. Received: {len(images)}.")
     return images
 
 
-def _png(
-    item: Any, row: int, *, path: pathlib.Path, problems: Problems, image_size: int
-) -> Image | None:
+def _png(item: Any, row: int, *, path: pathlib.Path, problems: Problems, image_size: int) -> Image | None:
     where = f"{path}, image {row}"
     if isinstance(item, np.ndarray) and item.dtype == np.uint8:
         item = item.tobytes()

@@ -40,9 +40,7 @@ def read(root: pathlib.Path) -> dict[str, list[Group]]:
     names = collections.Counter(group.name for split in groups for group, _ in groups[split])
     return {
         split: [
-            group._replace(name=f"{group.name} ({split} {label})")
-            if names[group.name] > 1
-            else group
+            group._replace(name=f"{group.name} ({split} {label})") if names[group.name] > 1 else group
             for group, label in groups[split]
         ]
         for split in groups
@@ -71,8 +69,7 @@ def _groups(path: pathlib.Path, split: str) -> list[tuple[Group, int]]:
 def _integers(path: pathlib.Path, key: str, content: Mapping[str, Any]) -> np.ndarray:
     if key not in content:
         raise ValueError(
-            f"{path} must have the key 'label_specific' or 'labels'. Received the keys: "
-            f"{', '.join(content)}."
+            f"{path} must have the key 'label_specific' or 'labels'. Received the keys: {', '.join(content)}."
         )
     labels = pickled_splits.integers(path, key, content[key])
     if not len(labels):
@@ -95,9 +92,7 @@ def _named(path: pathlib.Path, key: str, names: Sequence[Any], label: int) -> st
     return pickled_splits.text(names[label]) if len(names) else None
 
 
-def _categories(
-    path: pathlib.Path, labels: np.ndarray, content: Mapping[str, Any]
-) -> dict[int, tuple[int, str]]:
+def _categories(path: pathlib.Path, labels: np.ndarray, content: Mapping[str, Any]) -> dict[int, tuple[int, str]]:
     """The category's number and name of each label, where the file has them."""
     names = _names(path, "label_general_str", content)
     if "label_general" not in content or not len(names):
@@ -105,15 +100,11 @@ def _categories(
     general = _integers(path, "label_general", content)
     if general.shape != labels.shape:
         raise ValueError(
-            f"{path}: 'label_general' must have the {len(labels)} labels of 'label_specific'. "
-            f"Received: {len(general)}."
+            f"{path}: 'label_general' must have the {len(labels)} labels of 'label_specific'. Received: {len(general)}."
         )
     pairs = np.unique(np.stack([labels, general], 1), axis=0).tolist()
     found = {x: (y, _named(path, "label_general_str", names, y)) for x, y in pairs}
     if len(found) != len(pairs):
         twice = [x for x, n in collections.Counter(x for x, _ in pairs).items() if n > 1]
-        raise ValueError(
-            f"{path}: every class must lie in one category. Received several for the labels "
-            f"{twice[:5]}."
-        )
+        raise ValueError(f"{path}: every class must lie in one category. Received several for the labels {twice[:5]}.")
     return found

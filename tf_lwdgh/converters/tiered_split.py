@@ -182,9 +182,7 @@ class Synset(NamedTuple):
 
 SYNSETS = {
     split: tuple(
-        Synset(f"n{number}", category)
-        for category, numbers in by_category.items()
-        for number in numbers.split()
+        Synset(f"n{number}", category) for category, numbers in by_category.items() for number in numbers.split()
     )
     for split, by_category in _NUMBERS.items()
 }

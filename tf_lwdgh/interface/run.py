@@ -95,9 +95,7 @@ class Run:
     def __repr__(self) -> str:
         return f"<run {self.run_dir}: {self.learner}, {self.checkpoint} checkpoint, step {self.step}>"
 
-    def evaluate(
-        self, n_tasks: int | None = None, *, gin_params: Sequence[str] = ()
-    ) -> EvaluationResult:
+    def evaluate(self, n_tasks: int | None = None, *, gin_params: Sequence[str] = ()) -> EvaluationResult:
         """Judges the run on test tasks, as `tf-lwdgh evaluate` does, and keeps the result in its folder.
 
         Args:
@@ -115,9 +113,7 @@ class Run:
         many = [] if n_tasks is None else [f"Evaluation.n_tasks = {n_tasks!r}"]
         told = {**self._on_top, "gin_params": [*self._on_top["gin_params"], *gin_params, *many]}
         with settings_cleared():
-            result, _ = judge(
-                self.run_dir, data_dir=self._data_dir, which=self.checkpoint, show=False, **told
-            )
+            result, _ = judge(self.run_dir, data_dir=self._data_dir, which=self.checkpoint, show=False, **told)
         return result
 
     def adapt(self, support_images: Any, support_labels: Any) -> Classifier:
@@ -136,9 +132,7 @@ class Run:
     @functools.cached_property
     def _model(self) -> Loaded:
         with settings_cleared():
-            module = saved_models.from_run(
-                self.run_dir, self.checkpoint, batch_norm=self._batch_norm, **self._on_top
-            )
+            module = saved_models.from_run(self.run_dir, self.checkpoint, batch_norm=self._batch_norm, **self._on_top)
         return Loaded(module, json.loads(module.metadata))
 
 

@@ -40,9 +40,7 @@ class ANIL(GradientLearner):
 
     test_head: str = "adapted"
 
-    reference: ClassVar[str] = (
-        "Raghu, Raghu, Bengio, Vinyals: Rapid Learning or Feature Reuse?, ICLR 2020"
-    )
+    reference: ClassVar[str] = "Raghu, Raghu, Bengio, Vinyals: Rapid Learning or Feature Reuse?, ICLR 2020"
     equation: ClassVar[str] = "w_{s+1} = w_s − α∇_w L_S(θ, w_s), w the head; ∂L_Q(θ, w_S)/∂(θ, w_0)"
     published: ClassVar[tuple[Published, ...]] = (
         Published("mini-ImageNet 5-way 1-shot, Convnet4", "46.7 ± 0.4", "the paper"),
@@ -84,9 +82,7 @@ class ANIL(GradientLearner):
                 f"nothing else. Received: InnerLoop.inner_lr = {self.inner_loop.inner_lr!r}."
             )
 
-    def adapt(
-        self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor
-    ) -> AdaptedNetwork:
+    def adapt(self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor) -> AdaptedNetwork:
         support = context.model.prepare(images)
         batch = self.support_takes_batch(context)
         features, state = context.model.features(meta.network, meta.state, support, training=batch)
@@ -105,9 +101,7 @@ class ANIL(GradientLearner):
         if not self._by_cosine(context):
             return super().predict(context, meta, adapted, images)
         batch = self.queries_take_batch(context)
-        features, state = context.model.features(
-            adapted.params, adapted.state, images, training=batch
-        )
+        features, state = context.model.features(adapted.params, adapted.state, images, training=batch)
         return context.model.head(adapted.params, tf.math.l2_normalize(features, -1)), state
 
     def _by_cosine(self, context: Context) -> bool:
@@ -119,9 +113,7 @@ class ANIL(GradientLearner):
         means = class_means(tf.math.l2_normalize(features, -1), labels, context.ways)
         return [tf.transpose(means), tf.zeros([context.ways], features.dtype)]
 
-    def _learned(
-        self, context: Context, head: Tensors, features: tf.Tensor, labels: tf.Tensor
-    ) -> Tensors:
+    def _learned(self, context: Context, head: Tensors, features: tf.Tensor, labels: tf.Tensor) -> Tensors:
         """Kernel [D, N] and bias [N] after the inner loop on features [B, D]."""
         rates = self.rates(context.model)[-2:]
         moving = [i for i, rate in enumerate(rates) if rate]

@@ -148,9 +148,7 @@ class Learner:
 
     # What it does with a task.
 
-    def adapt(
-        self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor
-    ) -> Adapted:
+    def adapt(self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor) -> Adapted:
         """Learns a support set.
 
         Args:
@@ -166,9 +164,7 @@ class Learner:
         """
         raise NotImplementedError
 
-    def predict(
-        self, context: Context, meta: Meta, adapted: Adapted, images: tf.Tensor
-    ) -> tuple[tf.Tensor, Tensors]:
+    def predict(self, context: Context, meta: Meta, adapted: Adapted, images: tf.Tensor) -> tuple[tf.Tensor, Tensors]:
         """Answers queries.
 
         Args:
@@ -190,9 +186,7 @@ class Learner:
         loss = cross_entropy(logits, episode.query_labels)
         return TaskResult(loss, loss, logits, state)
 
-    def outer_gradient(
-        self, context: Context, meta: Meta, episode: Episode
-    ) -> tuple[Meta, TaskResult]:
+    def outer_gradient(self, context: Context, meta: Meta, episode: Episode) -> tuple[Meta, TaskResult]:
         """The task's outer gradient; by default that of `objective`, by reverse mode.
 
         Returns:

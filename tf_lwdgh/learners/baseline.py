@@ -46,9 +46,7 @@ class Baseline(HeadLearner):
     weight_decay: float = 0.001
     minibatch: int = 4
 
-    reference: ClassVar[str] = (
-        "Chen, Liu, Kira, Wang, Huang: A Closer Look at Few-shot Classification, ICLR 2019"
-    )
+    reference: ClassVar[str] = "Chen, Liu, Kira, Wang, Huang: A Closer Look at Few-shot Classification, ICLR 2019"
     equation: ClassVar[str] = "W, b = SGD on L_S(Wz + b), z frozen"
     published: ClassVar[tuple[Published, ...]] = (
         Published("mini-ImageNet 5-way 1-shot, Convnet4 of 64 filters", "42.11", "LibFewShot's tables"),
@@ -69,12 +67,8 @@ class Baseline(HeadLearner):
         self.require("weight_decay", self.weight_decay >= 0, "must be >= 0")
         self.require("minibatch", self.minibatch >= 1, "must be at least 1")
 
-    def fit(
-        self, context: Context, features: tf.Tensor, labels: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        settings = Descent(
-            self.rate, self.momentum, self.dampening, self.weight_decay, self.epochs, self.minibatch
-        )
+    def fit(self, context: Context, features: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        settings = Descent(self.rate, self.momentum, self.dampening, self.weight_decay, self.epochs, self.minibatch)
         order = orders(tf.shape(features)[0], self.epochs, self._key(context, _ORDER))
         start = self.start(context, features)
         return self.task_head(descend(self._losses, start, features, labels, settings, order))

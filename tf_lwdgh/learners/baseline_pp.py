@@ -32,17 +32,11 @@ class BaselinePP(Baseline):
     task_scale: float = 2.0
     learned_norms: bool = True
 
-    reference: ClassVar[str] = (
-        "Chen, Liu, Kira, Wang, Huang: A Closer Look at Few-shot Classification, ICLR 2019"
-    )
+    reference: ClassVar[str] = "Chen, Liu, Kira, Wang, Huang: A Closer Look at Few-shot Classification, ICLR 2019"
     equation: ClassVar[str] = "v, g = SGD on L_S(s g_c cos(v_c, z)), z frozen"
     published: ClassVar[tuple[Published, ...]] = (
-        Published(
-            "mini-ImageNet 5-way 1-shot, Convnet4 of 64 filters", "48.86 ± 0.35", "LibFewShot's rerun"
-        ),
-        Published(
-            "mini-ImageNet 5-way 5-shot, Convnet4 of 64 filters", "63.29 ± 0.30", "LibFewShot's rerun"
-        ),
+        Published("mini-ImageNet 5-way 1-shot, Convnet4 of 64 filters", "48.86 ± 0.35", "LibFewShot's rerun"),
+        Published("mini-ImageNet 5-way 5-shot, Convnet4 of 64 filters", "63.29 ± 0.30", "LibFewShot's rerun"),
     )
     traps: ClassVar[str] = (
         "On top of a Classifier's run with head = 'linear' only the tasks' heads take cosines; the published "

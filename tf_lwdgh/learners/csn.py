@@ -54,9 +54,7 @@ class CSN(EmbeddingLearner):
     hidden: int = 20
     key_filters: int = 32
 
-    reference: ClassVar[str] = (
-        "Munkhdalai et al.: Rapid Adaptation with Conditionally Shifted Neurons, ICML 2018"
-    )
+    reference: ClassVar[str] = "Munkhdalai et al.: Rapid Adaptation with Conditionally Shifted Neurons, ICML 2018"
     equation: ClassVar[str] = "h = ρ(a) + ρ(β), β = Σ_i softmax_i(cos(k, k_i)) v(I_i)"
     published: ClassVar[tuple[Published, ...]] = (
         Published("mini-ImageNet 5-way 1-shot, adaResNet, feedback", "56.88 ± 0.62", "LEO's table"),
@@ -122,9 +120,7 @@ class CSN(EmbeddingLearner):
         x = keras.layers.GlobalAveragePooling2D(name="mean", dtype=dtype)(x)
         return keras.Model(images, keras.layers.Dense(self.key_filters, name="key", dtype=dtype)(x))
 
-    def adapt(
-        self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor
-    ) -> Memory:
+    def adapt(self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor) -> Memory:
         model, names = context.model, self.shifted(context.model)
         nudges: dict[str, tf.Tensor] = {}
         inside: dict[str, tf.Tensor] = {}
@@ -152,9 +148,7 @@ class CSN(EmbeddingLearner):
         values = {n: self._values(context, meta, n, tf.stop_gradient(x)) for n, x in told.items()}
         return Memory(self._keys(context, meta, images), values, kept)
 
-    def predict(
-        self, context: Context, meta: Meta, adapted: Memory, images: tf.Tensor
-    ) -> tuple[tf.Tensor, Tensors]:
+    def predict(self, context: Context, meta: Meta, adapted: Memory, images: tf.Tensor) -> tuple[tf.Tensor, Tensors]:
         model = context.model
         keys = self._keys(context, meta, images)
         attention = tf.nn.softmax(tf.matmul(keys, adapted.keys, transpose_b=True))

@@ -59,9 +59,7 @@ class DynamicNet(OfTrainingClasses, EmbeddingLearner):
     scale: float = 10.0
     sharpness: float = 10.0
 
-    reference: ClassVar[str] = (
-        "Gidaris, Komodakis: Dynamic Few-Shot Visual Learning without Forgetting, CVPR 2018"
-    )
+    reference: ClassVar[str] = "Gidaris, Komodakis: Dynamic Few-Shot Visual Learning without Forgetting, CVPR 2018"
     equation: ClassVar[str] = (
         "w = φ_avg ∘ mean z̄_i + φ_att ∘ mean_i Σ_b softmax_b(γ cos(φ_q z̄_i, k_b)) w̄_b; logits τ cos(z, w)"
     )
@@ -114,16 +112,12 @@ class DynamicNet(OfTrainingClasses, EmbeddingLearner):
     def queries_take_batch(self, context: Context) -> bool:
         return self.batch_norm == "transductive"
 
-    def adapt(
-        self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor
-    ) -> Weights:
+    def adapt(self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor) -> Weights:
         features, state = self.embed_support(context, meta, images)
         none = tf.zeros([0], tf.int32)
         return Weights(self.weights(meta, features, labels, context.ways, none), state)
 
-    def predict(
-        self, context: Context, meta: Meta, adapted: Weights, images: tf.Tensor
-    ) -> tuple[tf.Tensor, Tensors]:
+    def predict(self, context: Context, meta: Meta, adapted: Weights, images: tf.Tensor) -> tuple[tf.Tensor, Tensors]:
         features, state = self.embed_queries(context, meta, adapted.state, images)
         return meta.own["scale"] * cosines(features, adapted.weights), state
 
@@ -162,9 +156,7 @@ class DynamicNet(OfTrainingClasses, EmbeddingLearner):
         novel, ways = self.novel_ways, tf.shape(episode.class_ids)[0]
         support, state = self.embed_support(context, meta, episode.support_images)
         rows = novel * (tf.shape(support)[0] // ways)  # the support set is ordered class by class
-        made = self.weights(
-            meta, support[:rows], episode.support_labels[:rows], novel, episode.class_ids[:novel]
-        )
+        made = self.weights(meta, support[:rows], episode.support_labels[:rows], novel, episode.class_ids[:novel])
         queries, state = self.embed_queries(context, meta, state, episode.query_images)
         base = cosines(queries, tf.transpose(meta.own[_BASE]))
         base = tf.gather(base, columns[novel:], axis=1)

@@ -84,9 +84,7 @@ class GNN(EmbeddingLearner):
         )
         return {_PART: network}
 
-    def adapt(
-        self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor
-    ) -> Nodes:
+    def adapt(self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor) -> Nodes:
         features, state = self.embed_support(context, meta, images)
         known = tf.one_hot(labels, context.model.n_way, dtype=features.dtype)
         nodes = tf.concat([features, known], -1)
@@ -94,15 +92,11 @@ class GNN(EmbeddingLearner):
             count = tf.shape(features)[0]
             others = tf.range(count - 1) + tf.zeros([count, 1], tf.int32)
             others += tf.cast(others >= tf.range(count)[:, None], tf.int32)
-            graphs = tf.concat(
-                [tf.gather(nodes, others), self._asked(context, features)[:, None]], 1
-            )
+            graphs = tf.concat([tf.gather(nodes, others), self._asked(context, features)[:, None]], 1)
             _, state = self._graph(context, meta, state, graphs, True)
         return Nodes(nodes, state)
 
-    def predict(
-        self, context: Context, meta: Meta, adapted: Nodes, images: tf.Tensor
-    ) -> tuple[tf.Tensor, Tensors]:
+    def predict(self, context: Context, meta: Meta, adapted: Nodes, images: tf.Tensor) -> tuple[tf.Tensor, Tensors]:
         features, state = self.embed_queries(context, meta, adapted.state, images)
         asked = self._asked(context, features)
         support = tf.tile(adapted.features[None], [tf.shape(asked)[0], 1, 1])
@@ -123,6 +117,4 @@ class GNN(EmbeddingLearner):
         context: Context, meta: Meta, state: Tensors, graphs: tf.Tensor, batch: bool
     ) -> tuple[tf.Tensor, Tensors]:
         """Logits [B, N_max] of the last node of each graph, [B, S + 1, D + N_max]."""
-        return context.model.parts[_PART](
-            meta.own, state, graphs, training=batch, noise=noise(context, _PART)
-        )
+        return context.model.parts[_PART](meta.own, state, graphs, training=batch, noise=noise(context, _PART))

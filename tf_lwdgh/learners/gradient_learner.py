@@ -86,9 +86,7 @@ class GradientLearner(Learner):
 
     # What they share.
 
-    def support_loss(
-        self, context: Context, meta: Meta, support: Prepared, labels: tf.Tensor
-    ):
+    def support_loss(self, context: Context, meta: Meta, support: Prepared, labels: tf.Tensor):
         """The loss that the inner loop lowers: (parameters, inputs) -> scalar."""
 
         def loss(params: Tensors, inputs: Tensors) -> tf.Tensor:
@@ -104,9 +102,7 @@ class GradientLearner(Learner):
         batch = self.support_takes_batch(context)
         return context.model.apply(params, meta.state, support, training=batch)
 
-    def trajectory(
-        self, context: Context, meta: Meta, support: Prepared, labels: tf.Tensor
-    ) -> list[Tensors]:
+    def trajectory(self, context: Context, meta: Meta, support: Prepared, labels: tf.Tensor) -> list[Tensors]:
         """The parameters before the first step and after each."""
         moving = [i for i, rate in enumerate(self.rates(context.model)) if rate]
         return adapt(
@@ -121,16 +117,12 @@ class GradientLearner(Learner):
             order=self.order(context),
         )
 
-    def adapt(
-        self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor
-    ) -> AdaptedNetwork:
+    def adapt(self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor) -> AdaptedNetwork:
         support = context.model.prepare(images)
         params = self.trajectory(context, meta, support, labels)[-1]
         return self.adapted(context, meta, params, support)
 
-    def adapted(
-        self, context: Context, meta: Meta, params: Tensors, support: Prepared
-    ) -> AdaptedNetwork:
+    def adapted(self, context: Context, meta: Meta, params: Tensors, support: Prepared) -> AdaptedNetwork:
         """Parameters that have learned, with the statistics that queries are normalised by."""
         state = meta.state
         if self.batch_norm == "inductive":

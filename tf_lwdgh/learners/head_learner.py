@@ -25,21 +25,15 @@ class TaskHead(NamedTuple):
 class HeadLearner(Classifier):
     """A Classifier in training; at test a head is fitted to the support set's features."""
 
-    def fit(
-        self, context: Context, features: tf.Tensor, labels: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def fit(self, context: Context, features: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Kernel [D, N] and bias [N] for a support set: features [B, D], labels [B]."""
         raise NotImplementedError
 
-    def adapt(
-        self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor
-    ) -> TaskHead:
+    def adapt(self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor) -> TaskHead:
         features, state = self.embed_support(context, meta, images)
         return TaskHead(*self.fit(context, self.represent(context, meta, features), labels), state)
 
-    def predict(
-        self, context: Context, meta: Meta, adapted: TaskHead, images: tf.Tensor
-    ) -> tuple[tf.Tensor, Tensors]:
+    def predict(self, context: Context, meta: Meta, adapted: TaskHead, images: tf.Tensor) -> tuple[tf.Tensor, Tensors]:
         features, state = self.embed_queries(context, meta, adapted.state, images)
         features = self.represent(context, meta, features)
         return tf.matmul(features, adapted.kernel) + adapted.bias, state

@@ -133,9 +133,7 @@ class HSML(GradientLearner):
         facts = zip(model.is_batch_norm, model.is_idle, self.trained(model))
         return [i for i, (norm, idle, trained) in enumerate(facts) if trained and not norm and not idle]
 
-    def adapt(
-        self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor
-    ) -> AdaptedNetwork:
+    def adapt(self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor) -> AdaptedNetwork:
         z = self.represent(context, meta, images, labels).z
         return super().adapt(context, self.gated(context, meta, z), images, labels)
 
@@ -157,9 +155,7 @@ class HSML(GradientLearner):
             network[i] *= tf.reshape(gate, network[i].shape)
         return meta._replace(network=network)
 
-    def represent(
-        self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor
-    ) -> Represented:
+    def represent(self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor) -> Represented:
         """The support set's z; its L_r is 0 outside training."""
         run = _runner(context, meta)
         if self.embedded is not None or self.aggregation == "recurrent":
@@ -194,9 +190,7 @@ class HSML(GradientLearner):
 
 def _runner(context: Context, meta: Meta) -> Callable:
     """(part's name, inputs) -> its outputs."""
-    return lambda name, inputs: context.model.parts[name](
-        meta.own, meta.state, inputs, training=context.training
-    )[0]
+    return lambda name, inputs: context.model.parts[name](meta.own, meta.state, inputs, training=context.training)[0]
 
 
 def _over(step: Callable, first: tf.Tensor | Tensors, rows: tf.Tensor) -> tf.Tensor | Tensors:

@@ -44,9 +44,7 @@ class IMAML(GradientLearner):
     proximity: float = 0.5
     cg_steps: int = 5
 
-    reference: ClassVar[str] = (
-        "Rajeswaran, Finn, Kakade, Levine: Meta-Learning with Implicit Gradients, NeurIPS 2019"
-    )
+    reference: ClassVar[str] = "Rajeswaran, Finn, Kakade, Levine: Meta-Learning with Implicit Gradients, NeurIPS 2019"
     equation: ClassVar[str] = "φ = argmin L_S + (λ/2)‖φ − θ‖²; outer gradient (I + H_S/λ)⁻¹∇L_Q(φ)"
     published: ClassVar[tuple[Published, ...]] = (
         Published("mini-ImageNet 5-way 1-shot, Convnet4", "49.30 ± 1.88", "secondary tables"),
@@ -75,9 +73,7 @@ class IMAML(GradientLearner):
                     f"Received: InnerLoop.{name} = {value!r}."
                 )
 
-    def trajectory(
-        self, context: Context, meta: Meta, support: Prepared, labels: tf.Tensor
-    ) -> list[Tensors]:
+    def trajectory(self, context: Context, meta: Meta, support: Prepared, labels: tf.Tensor) -> list[Tensors]:
         """The parameters before the first step and after each, of L_S + (λ/2)‖φ − θ‖²."""
         moving = [i for i, rate in enumerate(self.rates(context.model)) if rate]
         start = self.start(context, meta, support, labels)
@@ -97,9 +93,7 @@ class IMAML(GradientLearner):
             differentiable=False,
         )
 
-    def outer_gradient(
-        self, context: Context, meta: Meta, episode: Episode
-    ) -> tuple[Meta, TaskResult]:
+    def outer_gradient(self, context: Context, meta: Meta, episode: Episode) -> tuple[Meta, TaskResult]:
         """By the implicit function theorem at the φ that the inner loop came to."""
         support = context.model.prepare(episode.support_images)
         phi = self.trajectory(context, meta, support, episode.support_labels)[-1]
@@ -111,9 +105,7 @@ class IMAML(GradientLearner):
             return TaskResult(loss, loss, logits, state)
 
         everything = [True] * len(phi)
-        direct, result = differentiate(
-            query_loss, meta._replace(network=phi), everything, context.loss_scale
-        )
+        direct, result = differentiate(query_loss, meta._replace(network=phi), everything, context.loss_scale)
         loss = self.support_loss(context, meta, support, episode.support_labels)
         gradient = self._implicit(context, lambda at: loss(at, []), phi, direct.network)
         wanted = self.trained(context.model)

@@ -280,9 +280,7 @@ def _recomputed(
                     tape.watch(again)
                     new = step(again[:count], again[count:])
                 zero = tf.UnconnectedGradients.ZERO
-                return tape.gradient(
-                    new, again, output_gradients=cotangents, unconnected_gradients=zero
-                )
+                return tape.gradient(new, again, output_gradients=cotangents, unconnected_gradients=zero)
 
             return step(kept[:count], kept[count:]), backward
 

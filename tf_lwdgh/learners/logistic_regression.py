@@ -61,9 +61,7 @@ class LogisticRegression(HeadLearner):
     def represent(self, context: Context, meta: Meta, features: tf.Tensor) -> tf.Tensor:
         return tf.math.l2_normalize(features, -1) if self.normalise else features
 
-    def fit(
-        self, context: Context, features: tf.Tensor, labels: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def fit(self, context: Context, features: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return softmax_regression.fit(
             features, labels, context.ways,
             c=self.c, tolerance=self.tolerance, most_steps=self.most_steps,

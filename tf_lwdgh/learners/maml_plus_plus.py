@@ -85,9 +85,7 @@ class MAMLPlusPlus(GradientLearner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(
-            "learned_rates", self.learned_rates in RATES, f"must be one of {', '.join(RATES)}"
-        )
+        self.require("learned_rates", self.learned_rates in RATES, f"must be one of {', '.join(RATES)}")
         for name in ("multi_step_epochs", "first_order_epochs"):
             self.require(name, getattr(self, name) >= 0, "must be at least 0")
         self.require(
@@ -148,18 +146,11 @@ class MAMLPlusPlus(GradientLearner):
         """
         by_name = {"fixed": [], "layer": model.layer_names, "variable": model.names}
         names, moves = by_name[self.learned_rates], self.rates(model)
-        return {
-            i: f"inner_lr/{name}"
-            for i, name in enumerate(names)
-            if moves[i] and not model.is_idle[i]
-        }
+        return {i: f"inner_lr/{name}" for i, name in enumerate(names) if moves[i] and not model.is_idle[i]}
 
     def _norm_parameters(self, model: FunctionalModel) -> list[OwnParameter]:
         values, steps = model.values(), self.inner_loop.steps
-        return [
-            OwnParameter(name, tf.tile(values[i][None], [steps, 1]))
-            for i, name in self._norm_names(model).items()
-        ]
+        return [OwnParameter(name, tf.tile(values[i][None], [steps, 1])) for i, name in self._norm_names(model).items()]
 
     def _norm_names(self, model: FunctionalModel) -> dict[int, str]:
         """The own parameter in place of each BatchNorm variable."""
@@ -199,9 +190,7 @@ class MAMLPlusPlus(GradientLearner):
         second = context.clock.epoch >= self.first_order_epochs
         return tf.cast(second, context.model.variables[0].dtype)
 
-    def adapted(
-        self, context: Context, meta: Meta, params: Tensors, support: Prepared
-    ) -> AdaptedNetwork:
+    def adapted(self, context: Context, meta: Meta, params: Tensors, support: Prepared) -> AdaptedNetwork:
         """The network after all steps, with the BatchNorm of the last of them."""
         steps = self.inner_steps(context.steps)
         params = self._with_norms(context, meta, params, steps)

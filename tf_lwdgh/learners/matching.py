@@ -95,9 +95,7 @@ class MatchingNetwork(EmbeddingLearner):
             "query_context": keras.Model(inputs, cell(inputs[0], inputs[1:])[1]),
         }
 
-    def adapt(
-        self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor
-    ) -> Memory:
+    def adapt(self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor) -> Memory:
         features, state = self.embed_support(context, meta, images)
         members = tf.one_hot(labels, context.ways, axis=0, dtype=features.dtype)
         if self.full_context:
@@ -107,9 +105,7 @@ class MatchingNetwork(EmbeddingLearner):
             features += read[0]
         return Memory(features, members, state)
 
-    def predict(
-        self, context: Context, meta: Meta, adapted: Memory, images: tf.Tensor
-    ) -> tuple[tf.Tensor, Tensors]:
+    def predict(self, context: Context, meta: Meta, adapted: Memory, images: tf.Tensor) -> tuple[tf.Tensor, Tensors]:
         features, state = self.embed_queries(context, meta, adapted.state, images)
         if self.full_context:
             features = self._read(context, meta, features, adapted.support)
@@ -121,9 +117,7 @@ class MatchingNetwork(EmbeddingLearner):
         scale = meta.own["matching/scale"] if self.learned_scale else self.scale
         return _log_share(scale * cosines, adapted.members), state
 
-    def _read(
-        self, context: Context, meta: Meta, features: tf.Tensor, support: tf.Tensor
-    ) -> tf.Tensor:
+    def _read(self, context: Context, meta: Meta, features: tf.Tensor, support: tf.Tensor) -> tf.Tensor:
         """Queries' features after attending to the support set: [B, D]."""
 
         def step(h: tf.Tensor, c: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -31,9 +31,7 @@ class MetaBaseline(PrototypicalNetwork):
 
     scale: float = 10.0
 
-    reference: ClassVar[str] = (
-        "Chen, Liu, Xu, Darrell, Wang: Meta-Baseline: Exploring Simple Meta-Learning, ICCV 2021"
-    )
+    reference: ClassVar[str] = "Chen, Liu, Xu, Darrell, Wang: Meta-Baseline: Exploring Simple Meta-Learning, ICCV 2021"
     equation: ClassVar[str] = "logits τ cos(z, c_k), c_k the mean of class k's support features"
     published: ClassVar[tuple[Published, ...]] = (
         Published("mini-ImageNet 5-way 1-shot, Resnet12", "63.17 ± 0.23", "the authors' repository"),

@@ -70,9 +70,7 @@ class MetaLearnerLSTM(GradientLearner):
     per_image: bool = True
     seed: int = 0
 
-    reference: ClassVar[str] = (
-        "Ravi, Larochelle: Optimization as a Model for Few-Shot Learning, ICLR 2017"
-    )
+    reference: ClassVar[str] = "Ravi, Larochelle: Optimization as a Model for Few-Shot Learning, ICLR 2017"
     equation: ClassVar[str] = "c_t = σ(f̂_t) c_{t−1} − σ(î_t) ∇L_S(c_{t−1}), f̂ and î by an LSTM"
     published: ClassVar[tuple[Published, ...]] = (
         Published("mini-ImageNet 5-way 1-shot, Convnet4", "43.44 ± 0.77", "the paper"),
@@ -109,9 +107,7 @@ class MetaLearnerLSTM(GradientLearner):
             for name, shape, ends in zip(NAMES, shapes, bounds)
         ]
 
-    def trajectory(
-        self, context: Context, meta: Meta, support: Prepared, labels: tf.Tensor
-    ) -> list[Tensors]:
+    def trajectory(self, context: Context, meta: Meta, support: Prepared, labels: tf.Tensor) -> list[Tensors]:
         """The parameters before the first step and after each."""
         moving = [i for i, rate in enumerate(self.rates(context.model)) if rate]
         start = self.start(context, meta, support, labels)
@@ -144,9 +140,7 @@ def lstm_update(count: tf.Tensor) -> Update:
       count: scalar, what gradients are divided by.
     """
 
-    def update(
-        velocities: Tensors, weights: Tensors, slots: Tensors, seen: Seen
-    ) -> tuple[Tensors, Tensors]:
+    def update(velocities: Tensors, weights: Tensors, slots: Tensors, seen: Seen) -> tuple[Tensors, Tensors]:
         w = Weights(*weights)
         hidden, cell, forget, insert = slots
         gradient, c = _flat(velocities) / count, _flat(seen.params)

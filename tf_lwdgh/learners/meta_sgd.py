@@ -80,9 +80,7 @@ class MetaSGD(GradientLearner):
                 self._initial(name, rate, variable),
                 harmonized=self.harmonize_rates and not idle,
             )
-            for name, rate, variable, idle in zip(
-                model.names, self.rates(model), model.values(), model.is_idle
-            )
+            for name, rate, variable, idle in zip(model.names, self.rates(model), model.values(), model.is_idle)
             if rate
         ]
 
@@ -91,9 +89,7 @@ class MetaSGD(GradientLearner):
             return tf.fill(variable.shape, tf.constant(rate, variable.dtype))
         key = stream_key(self.seed, "MetaSGD", name)
         low, high = self.init_range
-        return tf.random.stateless_uniform(
-            variable.shape, key, low, high, variable.dtype, alg="philox"
-        )
+        return tf.random.stateless_uniform(variable.shape, key, low, high, variable.dtype, alg="philox")
 
     def update(self, context: Context, meta: Meta, moving: Sequence[int]) -> Update:
         return lambda velocities, rates: [rate * v for rate, v in zip(rates, velocities)]

@@ -128,24 +128,17 @@ class MetaNet(EmbeddingLearner):
             found[f"fast_keys_{kind}"] = keras.Model(told, x)
         return found
 
-    def adapt(
-        self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor
-    ) -> Fast:
+    def adapt(self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor) -> Fast:
         batch = self.support_takes_batch(context)
         for_base, state = self._maps(context, meta, meta.state, images, batch)
         for_keys, state = self._maps_for_keys(context, meta, state, images, batch)
         key_weights = self._key_weights(context, meta, for_keys, labels)
         codes, _ = _forward(_slow(meta, "keys"), key_weights, for_keys)
         gradients = self._gradients(context, _slow(meta, "base"), for_base, labels)
-        weights = {
-            name: self._made(context, meta, "fast", name, log_and_sign(g, _P))
-            for name, g in gradients.items()
-        }
+        weights = {name: self._made(context, meta, "fast", name, log_and_sign(g, _P)) for name, g in gradients.items()}
         return Fast(tf.math.l2_normalize(codes, -1), weights, key_weights, self.kept(state))
 
-    def predict(
-        self, context: Context, meta: Meta, adapted: Fast, images: tf.Tensor
-    ) -> tuple[tf.Tensor, Tensors]:
+    def predict(self, context: Context, meta: Meta, adapted: Fast, images: tf.Tensor) -> tuple[tf.Tensor, Tensors]:
         batch, state = self.queries_take_batch(context), adapted.state or meta.state
         for_base, state = self._maps(context, meta, state, images, batch)
         for_keys, state = self._maps_for_keys(context, meta, state, images, batch)
@@ -167,25 +160,18 @@ class MetaNet(EmbeddingLearner):
         features, state = encoder(meta.own, state, images, training=batch)
         return context.model.as_maps(features), state
 
-    def _key_weights(
-        self, context: Context, meta: Meta, maps: tf.Tensor, labels: tf.Tensor
-    ) -> Weights:
+    def _key_weights(self, context: Context, meta: Meta, maps: tf.Tensor, labels: tf.Tensor) -> Weights:
         """u's fast weights, from the gradients of a tenth of the support set, at least one image."""
         count = tf.shape(labels)[0]
         some = permutation(count, context.task_key)[: tf.maximum(count // 10, 1)]
         slow = _slow(meta, "keys")
-        gradients = self._gradients(
-            context, slow, tf.gather(maps, some), tf.gather(labels, some), _OF_KEYS
-        )
+        gradients = self._gradients(context, slow, tf.gather(maps, some), tf.gather(labels, some), _OF_KEYS)
         return {
-            name: self._made(context, meta, "fast_keys", name, log_and_sign(g, _P))
-            for name, g in gradients.items()
+            name: self._made(context, meta, "fast_keys", name, log_and_sign(g, _P)) for name, g in gradients.items()
         }
 
     @staticmethod
-    def _gradients(
-        context: Context, slow: Weights, maps: tf.Tensor, labels: tf.Tensor, layers=_LAYERS
-    ) -> Weights:
+    def _gradients(context: Context, slow: Weights, maps: tf.Tensor, labels: tf.Tensor, layers=_LAYERS) -> Weights:
         """Each image's own gradient, [B, *shape], of its cross-entropy; constants."""
         count = tf.shape(maps)[0]
         own = {n: tf.repeat(tf.stop_gradient(slow[n])[None], count, 0) for n in layers}
@@ -193,15 +179,11 @@ class MetaNet(EmbeddingLearner):
         with tf.GradientTape() as tape:
             tape.watch(own)
             _, logits = _forward({**fixed, **own}, {}, tf.stop_gradient(maps))
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-                labels, logits[:, : context.ways]
-            )
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits[:, : context.ways])
         return tf.nest.map_structure(tf.stop_gradient, tape.gradient(losses, own))
 
     @staticmethod
-    def _made(
-        context: Context, meta: Meta, made: str, layer: str, told: tf.Tensor
-    ) -> tf.Tensor:
+    def _made(context: Context, meta: Meta, made: str, layer: str, told: tf.Tensor) -> tf.Tensor:
         """Fast weights of a layer: by m [B, *shape, 2] -> [B, *shape], by d -> [*shape]."""
         kind = "conv" if layer in _CONVOLUTIONS else "dense"
         part, shape = context.model.parts[f"{made}_{kind}"], tf.shape(told)

@@ -43,9 +43,7 @@ class PrototypicalNetwork(EmbeddingLearner):
         "tested 5-way it has 46.61 and 65.77 in SNAIL's table."
     )
 
-    def adapt(
-        self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor
-    ) -> Prototypes:
+    def adapt(self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor) -> Prototypes:
         features, state = self.embed_support(context, meta, images)
         features = self.represent(context, meta, features)
         return Prototypes(class_means(features, labels, context.ways), state)

@@ -40,8 +40,7 @@ class Recon(GradientLearner):
     seed: int = 0
 
     reference: ClassVar[str] = (
-        "Shi, Ren, Zhang, Pan: Recon: Reducing Conflicting Gradients from the Root for Multi-Task "
-        "Learning, ICLR 2023"
+        "Shi, Ren, Zhang, Pan: Recon: Reducing Conflicting Gradients from the Root for Multi-Task Learning, ICLR 2023"
     )
     equation: ClassVar[str] = "θ_{s+1} = θ_s − α∇_u L_S(θ_s), u the K layers with most conflicts"
     traps: ClassVar[str] = (

@@ -131,9 +131,7 @@ class Reconciling(GradientLearner):
         """The positions of the variables of which every initialisation has its own."""
         return [i for i, trained in enumerate(self.trained(model)) if trained]
 
-    def _near(
-        self, mean: tf.Tensor, key: tf.Tensor, i: int, spread: tf.Tensor | None = None
-    ) -> tf.Tensor:
+    def _near(self, mean: tf.Tensor, key: tf.Tensor, i: int, spread: tf.Tensor | None = None) -> tf.Tensor:
         """A variable drawn around a mean, by a spread of each coordinate, at least that of the settings."""
         key = tf.random.fold_in(key, i, alg="philox")
         noise = tf.random.stateless_normal(mean.shape, key, dtype=mean.dtype, alg="philox")
@@ -149,15 +147,11 @@ class Reconciling(GradientLearner):
 
     # What it does with a task.
 
-    def adapt(
-        self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor
-    ) -> Mixture:
+    def adapt(self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor) -> Mixture:
         networks, fits = self._learned(context, meta, images, labels)
         return Mixture(networks, self._shares(meta, fits).open)
 
-    def predict(
-        self, context: Context, meta: Meta, adapted: Mixture, images: tf.Tensor
-    ) -> tuple[tf.Tensor, Tensors]:
+    def predict(self, context: Context, meta: Meta, adapted: Mixture, images: tf.Tensor) -> tuple[tf.Tensor, Tensors]:
         """Logits ln Σ_l γ_l p(y | x; φ^l), and the initialisations' statistics by their shares."""
         each, state = self._answers(context, meta, adapted, images)
         return self._mixed(each, adapted.shares), state
@@ -165,9 +159,7 @@ class Reconciling(GradientLearner):
     def objective(self, context: Context, meta: Meta, episode: Episode) -> TaskResult:
         """Σ_l γ_l L_Q(φ^l); the result's loss and logits are the mixture's."""
         labels = episode.query_labels
-        networks, fits = self._learned(
-            context, meta, episode.support_images, episode.support_labels
-        )
+        networks, fits = self._learned(context, meta, episode.support_images, episode.support_labels)
         shares = self._shares(meta, fits)
         adapted = Mixture(networks, shares.open)
         each, state = self._answers(context, meta, adapted, episode.query_images)
@@ -211,9 +203,7 @@ class Reconciling(GradientLearner):
         candidate = tf.reduce_sum(both[self.initialisations :])
         return _Shares(tf.nn.softmax(scores / self.temperature), candidate)
 
-    def _answers(
-        self, context: Context, meta: Meta, adapted: Mixture, images: tf.Tensor
-    ) -> tuple[Tensors, Tensors]:
+    def _answers(self, context: Context, meta: Meta, adapted: Mixture, images: tf.Tensor) -> tuple[Tensors, Tensors]:
         """Each initialisation's logits, and their statistics, weighted by the shares."""
         queries: Prepared = context.model.prepare(images)
         found = [super(Reconciling, self).predict(context, meta, n, queries) for n in adapted.networks]

@@ -81,9 +81,7 @@ class RelationNetwork(EmbeddingLearner):
         pairs = x = keras.Input((height, width, 2 * channels), dtype=model.variables[0].dtype)
         padding = "same" if min(height, width) < _SMALL else "valid"
         for i in (1, 2):
-            x = relation_conv(
-                x, self.filters, f"block{i}", padding=padding, pool=True, epsilon=1e-5
-            )
+            x = relation_conv(x, self.filters, f"block{i}", padding=padding, pool=True, epsilon=1e-5)
         x = keras.layers.Flatten(name="flat", dtype=x.dtype)(x)
         for name, units, activation in (("hidden", self.hidden, "relu"), ("score", 1, None)):
             x = keras.layers.Dense(
@@ -92,9 +90,7 @@ class RelationNetwork(EmbeddingLearner):
             )(x)  # fmt: skip
         return {_PART: keras.Model(pairs, x)}
 
-    def adapt(
-        self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor
-    ) -> ClassMaps:
+    def adapt(self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor) -> ClassMaps:
         features, state = self.embed_support(context, meta, images)
         members = tf.one_hot(labels, context.ways, axis=0, dtype=features.dtype)
         maps = context.model.as_maps(tf.matmul(members, features))
@@ -102,9 +98,7 @@ class RelationNetwork(EmbeddingLearner):
             _, state = self._scores(context, meta, state, context.model.as_maps(features), maps, True)
         return ClassMaps(maps, state)
 
-    def predict(
-        self, context: Context, meta: Meta, adapted: ClassMaps, images: tf.Tensor
-    ) -> tuple[tf.Tensor, Tensors]:
+    def predict(self, context: Context, meta: Meta, adapted: ClassMaps, images: tf.Tensor) -> tuple[tf.Tensor, Tensors]:
         features, state = self.embed_queries(context, meta, adapted.state, images)
         batch = self.queries_take_batch(context)
         return self._scores(context, meta, state, context.model.as_maps(features), adapted.maps, batch)
@@ -128,8 +122,6 @@ class RelationNetwork(EmbeddingLearner):
     ) -> tuple[tf.Tensor, Tensors]:
         """Scores [B, N] before σ of maps [B, H, W, C] against [N, H, W, C], and the statistics."""
         count, ways = tf.shape(queries)[0], tf.shape(classes)[0]
-        pairs = tf.concat(
-            [tf.tile(classes, [count, 1, 1, 1]), tf.repeat(queries, ways, axis=0)], -1
-        )
+        pairs = tf.concat([tf.tile(classes, [count, 1, 1, 1]), tf.repeat(queries, ways, axis=0)], -1)
         scores, state = context.model.parts[_PART](meta.own, state, pairs, training=batch)
         return tf.reshape(scores, [count, ways]), state

@@ -80,9 +80,7 @@ class Reptile(GradientLearner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(
-            "optimizer", self.optimizer in OPTIMIZERS, f"must be one of {', '.join(OPTIMIZERS)}"
-        )
+        self.require("optimizer", self.optimizer in OPTIMIZERS, f"must be one of {', '.join(OPTIMIZERS)}")
         self.require("scale", self.scale in SCALES, f"must be one of {', '.join(SCALES)}")
         self.require("beta_2", 0 <= self.beta_2 < 1, "must be in [0, 1)")
         self.require("epsilon", self.epsilon > 0, "must be > 0")
@@ -114,9 +112,7 @@ class Reptile(GradientLearner):
 
         return loss
 
-    def trajectory(
-        self, context: Context, meta: Meta, support: Prepared, labels: tf.Tensor
-    ) -> list[Tensors]:
+    def trajectory(self, context: Context, meta: Meta, support: Prepared, labels: tf.Tensor) -> list[Tensors]:
         """The parameters before the first step and after each."""
         rates = self.rates(context.model)
         moving = [i for i, rate in enumerate(rates) if rate]
@@ -141,9 +137,7 @@ class Reptile(GradientLearner):
             differentiable=False,
         )
 
-    def outer_gradient(
-        self, context: Context, meta: Meta, episode: Episode
-    ) -> tuple[Meta, TaskResult]:
+    def outer_gradient(self, context: Context, meta: Meta, episode: Episode) -> tuple[Meta, TaskResult]:
         """θ − φ in `scale`; the result is of the query set, which φ has learned from too."""
         images = tf.concat([episode.support_images, episode.query_images], 0)
         labels = tf.concat([episode.support_labels, episode.query_labels], 0)
@@ -169,8 +163,7 @@ class Reptile(GradientLearner):
             power = beta * slots[-1]
             second = [beta * s + (1 - beta) * tf.square(v) for s, v in zip(slots, velocities)]
             changes = [
-                rate * v / (tf.sqrt(s / (1 - power)) + self.epsilon)
-                for rate, v, s in zip(rates, velocities, second)
+                rate * v / (tf.sqrt(s / (1 - power)) + self.epsilon) for rate, v, s in zip(rates, velocities, second)
             ]
             return changes, [*second, power]
 

@@ -11,9 +11,7 @@ def permutation(count: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
     return tf.random.experimental.stateless_shuffle(tf.range(count), key, alg="philox")
 
 
-def minibatches(
-    count: int | tf.Tensor, size: int, steps: int, key: tf.Tensor
-) -> list[tf.Tensor]:
+def minibatches(count: int | tf.Tensor, size: int, steps: int, key: tf.Tensor) -> list[tf.Tensor]:
     """Indices of the minibatches of some steps, in shuffled passes over all examples.
 
     Args:

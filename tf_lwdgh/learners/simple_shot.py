@@ -29,9 +29,7 @@ class SimpleShot(Classifier):
 
     transform: str = "cl2"
 
-    reference: ClassVar[str] = (
-        "Wang, Chao, Weinberger, van der Maaten: SimpleShot, arXiv:1911.04623, 2019"
-    )
+    reference: ClassVar[str] = "Wang, Chao, Weinberger, van der Maaten: SimpleShot, arXiv:1911.04623, 2019"
     equation: ClassVar[str] = "logits −‖x − c_k‖², x = (z − m)/‖z − m‖, c_k the mean of class k's x"
     published: ClassVar[tuple[Published, ...]] = ()
     traps: ClassVar[str] = (

@@ -138,9 +138,7 @@ class SNAIL(EmbeddingLearner):
         start = {name: zeros() if name.endswith("bias") else glorot() for name in shapes}
         return [OwnParameter(name, start[name](shape, dtype)) for name, shape in shapes.items()]
 
-    def adapt(
-        self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor
-    ) -> Read:
+    def adapt(self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor) -> Read:
         features, state = self.embed_support(context, meta, images)
         known = tf.one_hot(labels, context.model.n_way, dtype=features.dtype)
         order = permutation(tf.shape(labels)[0], context.task_key)
@@ -151,9 +149,7 @@ class SNAIL(EmbeddingLearner):
             memory.append(kept)
         return Read(memory, state)
 
-    def predict(
-        self, context: Context, meta: Meta, adapted: Read, images: tf.Tensor
-    ) -> tuple[tf.Tensor, Tensors]:
+    def predict(self, context: Context, meta: Meta, adapted: Read, images: tf.Tensor) -> tuple[tf.Tensor, Tensors]:
         features, state = self.embed_queries(context, meta, adapted.state, images)
         empty = tf.zeros([tf.shape(features)[0], context.model.n_way], features.dtype)
         x, own = tf.concat([features, empty], -1), meta.own
@@ -177,9 +173,7 @@ def _triple(block: Attention, own: _Own, x: tf.Tensor) -> list[tf.Tensor]:
     return [q / math.sqrt(block.keys), k, v]
 
 
-def _attend(
-    block: Attention, own: _Own, x: tf.Tensor
-) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+def _attend(block: Attention, own: _Own, x: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
     """The block over a sequence [S, C], and what later items need of it: keys and values."""
     q, k, v = _triple(block, own, x)
     scores = tf.matmul(q, k, transpose_b=True)
@@ -188,9 +182,7 @@ def _attend(
     return tf.concat([x, tf.matmul(weights, v)], -1), (k, v)
 
 
-def _attend_next(
-    block: Attention, own: _Own, x: tf.Tensor, kept: Sequence[tf.Tensor]
-) -> tf.Tensor:
+def _attend_next(block: Attention, own: _Own, x: tf.Tensor, kept: Sequence[tf.Tensor]) -> tf.Tensor:
     """The block at the next step, for each of several items [B, C] that might come."""
     keys, values = kept
     q, k, v = _triple(block, own, x)
@@ -200,17 +192,13 @@ def _attend_next(
     return tf.concat([x, seen], -1)
 
 
-def _convolve(
-    block: Temporal, own: _Own, x: tf.Tensor
-) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+def _convolve(block: Temporal, own: _Own, x: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
     """The block over a sequence [S, C], and what later items need of it: the items that went in."""
     before = tf.pad(x, [[block.dilation, 0], [0, 0]])[: tf.shape(x)[0]]
     return _gated(block, own, before, x), (x,)
 
 
-def _convolve_next(
-    block: Temporal, own: _Own, x: tf.Tensor, kept: Sequence[tf.Tensor]
-) -> tf.Tensor:
+def _convolve_next(block: Temporal, own: _Own, x: tf.Tensor, kept: Sequence[tf.Tensor]) -> tf.Tensor:
     """The block at the next step, for each of several items [B, C] that might come."""
     (items,) = kept
     before = tf.pad(items, [[block.dilation, 0], [0, 0]])[tf.shape(items)[0]]

@@ -52,9 +52,7 @@ class TAML(GradientLearner):
     exponent: float = 2.0
     aversion: float = 0.5
 
-    reference: ClassVar[str] = (
-        "Jamal, Qi: Task Agnostic Meta-Learning for Few-Shot Learning, CVPR 2019"
-    )
+    reference: ClassVar[str] = "Jamal, Qi: Task Agnostic Meta-Learning for Few-Shot Learning, CVPR 2019"
     equation: ClassVar[str] = "L_Q(φ) + λ[−H(f_θ) + H(f_φ)], or mean L_Q(φ_i) + λ I(ℓ_1 … ℓ_M)"
     published: ClassVar[tuple[Published, ...]] = (
         Published(
@@ -125,9 +123,7 @@ class TAML(GradientLearner):
 
     def couple(self, scalars: tf.Tensor, context: Context) -> tf.Tensor:
         """λ M ∂I/∂ℓ_i of each task: [M] -> [M]."""
-        slopes = inequality.gradient(
-            self.measure, scalars, exponent=self.exponent, aversion=self.aversion
-        )
+        slopes = inequality.gradient(self.measure, scalars, exponent=self.exponent, aversion=self.aversion)
         return self.weight * tf.cast(tf.size(scalars), scalars.dtype) * slopes
 
     def _first_loss(

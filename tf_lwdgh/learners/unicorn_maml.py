@@ -43,9 +43,7 @@ class UnicornMAML(GradientLearner):
     query_temperature: float = 1.0
     seed: int = 0
 
-    reference: ClassVar[str] = (
-        "Ye, Chao: How to Train Your MAML to Excel in Few-Shot Classification, ICLR 2022"
-    )
+    reference: ClassVar[str] = "Ye, Chao: How to Train Your MAML to Excel in Few-Shot Classification, ICLR 2022"
     equation: ClassVar[str] = "W_k = w, b_k = b for every class; then θ_{s+1} = θ_s − α∇L_S(θ_s)"
     published: ClassVar[tuple[Published, ...]] = (
         Published("mini-ImageNet 5-way 1-shot, Resnet12", "65.17", "the authors' repository"),

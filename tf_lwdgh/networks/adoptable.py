@@ -117,14 +117,12 @@ def _check_variables(layer: keras.layers.Layer) -> None:
     kind = _kind(layer)
     if not layer.trainable and layer.weights:
         _refuse(
-            "every layer must be trainable, since the learner says what it moves "
-            "(InnerLoop.inner_lr by layer)",
+            "every layer must be trainable, since the learner says what it moves (InnerLoop.inner_lr by layer)",
             f"{kind} with trainable=False",
         )
     if layer.weights and not layer.compute_dtype == layer.variable_dtype in _DTYPES:
         _refuse(
-            "the layers must compute in float32 or float64; lower precision is for convnet4 and "
-            "resnet12",
+            "the layers must compute in float32 or float64; lower precision is for convnet4 and resnet12",
             f"{kind} in {layer.dtype_policy.name}",
         )
     replaced = is_norm(layer) or is_noise(layer) or isinstance(layer, keras.layers.Normalization)

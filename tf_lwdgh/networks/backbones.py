@@ -58,9 +58,7 @@ def _products(dtype: str) -> str:
     return keras.DTypePolicy(dtype).compute_dtype
 
 
-def with_head(
-    images, features, n_way: int, zero_head: bool, dtype: str, name: str
-) -> keras.Model:
+def with_head(images, features, n_way: int, zero_head: bool, dtype: str, name: str) -> keras.Model:
     """The model from images to logits, given its input and its features [B, D]."""
     initializer = "zeros" if zero_head else "glorot_uniform"
     head = keras.layers.Dense(n_way, kernel_initializer=initializer, name=HEAD, dtype=full_dtype(dtype))

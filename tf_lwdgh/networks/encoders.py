@@ -36,9 +36,9 @@ def relation_conv(x, filters: int, name: str, *, padding: str, pool: bool, epsil
     """3×3 convolution, BatchNorm, ReLU and, if wanted, 2×2 max-pooling, as Relation Networks start them."""
     spread = math.sqrt(2 / (9 * filters))
     normal = keras.initializers.RandomNormal(stddev=spread)
-    x = keras.layers.Conv2D(
-        filters, 3, padding=padding, kernel_initializer=normal, name=f"{name}_conv", dtype=x.dtype
-    )(x)
+    x = keras.layers.Conv2D(filters, 3, padding=padding, kernel_initializer=normal, name=f"{name}_conv", dtype=x.dtype)(
+        x
+    )
     x = BatchNormalization(NO_MEMORY, epsilon, name=f"{name}_norm", dtype=x.dtype)(x)
     x = keras.layers.ReLU(name=f"{name}_relu", dtype=x.dtype)(x)
     return keras.layers.MaxPooling2D(name=f"{name}_pool", dtype=x.dtype)(x) if pool else x
@@ -207,9 +207,7 @@ def metanet_encoder(
     dtype = full_dtype(dtype)
     images = x = keras.Input((image_size, image_size, channels), dtype=dtype, name="images")
     for i in (1, 2, 3):
-        x = keras.layers.Conv2D(
-            filters, 3, padding="same", use_bias=False, name=f"conv{i}", dtype=dtype
-        )(x)
+        x = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"conv{i}", dtype=dtype)(x)
         x = BatchNormalization(NO_MEMORY, epsilon, name=f"norm{i}", dtype=dtype)(x)
         x = keras.layers.ReLU(name=f"relu{i}", dtype=dtype)(x)
         x = keras.layers.MaxPooling2D(padding="same", name=f"pool{i}", dtype=dtype)(x)
@@ -253,9 +251,7 @@ def gnn_encoder(
     images = x = keras.Input((image_size, image_size, channels), dtype=dtype, name="images")
     for i, (filters, rate) in enumerate(zip((64, 96, 128, 256), (0.0, 0.0, *dropout)), 1):
         padding = "valid" if i == 2 else "same"
-        x = keras.layers.Conv2D(
-            filters, 3, padding=padding, use_bias=False, name=f"conv{i}", dtype=dtype
-        )(x)
+        x = keras.layers.Conv2D(filters, 3, padding=padding, use_bias=False, name=f"conv{i}", dtype=dtype)(x)
         x = BatchNormalization(NO_MEMORY, epsilon, name=f"norm{i}", dtype=dtype)(x)
         x = keras.layers.MaxPooling2D(name=f"pool{i}", dtype=dtype)(x)
         x = keras.layers.LeakyReLU(0.2, name=f"relu{i}", dtype=dtype)(x)

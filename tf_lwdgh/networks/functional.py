@@ -154,9 +154,7 @@ class FunctionalModel:
             )
             params, state = params[count:], state[kept:]
         with dropping(noise), hooking(hook):
-            features, body_state = self.body.stateless_call(
-                params[:-2], state, x, training=training
-            )
+            features, body_state = self.body.stateless_call(params[:-2], state, x, training=training)
         return features, [*stem_state, *body_state, *of_parts]
 
     @staticmethod

@@ -14,9 +14,7 @@ from tf_lwdgh.networks.layers.local_response import LocalResponseNormalization
 _MIDDLE = 96  # units of the mean autoencoder's first layer
 
 
-def image_embedding(
-    image_shape: Sequence[int], sizes: tuple[int, int, int], dtype: str
-) -> keras.Model:
+def image_embedding(image_shape: Sequence[int], sizes: tuple[int, int, int], dtype: str) -> keras.Model:
     """Images [B, H, W, C] -> [B, D].
 
     Args:
@@ -70,9 +68,7 @@ def linear_output(units: int, width: int, dtype: str) -> keras.Model:
     return keras.Model(h, keras.layers.Dense(width, name="dense", dtype=dtype, **start)(h))
 
 
-def dense_layers(
-    width: int, sizes: Sequence[int], dtype: str, *, last: str | None = "relu"
-) -> keras.Model:
+def dense_layers(width: int, sizes: Sequence[int], dtype: str, *, last: str | None = "relu") -> keras.Model:
     """[B, width] -> [B, sizes[-1]], with ReLU between."""
     x = rows = keras.Input([width], dtype=dtype)
     for i, size in enumerate(sizes, 1):
@@ -103,8 +99,7 @@ def gates(width: int, sizes: Mapping[str, int], dtype: str) -> keras.Model:
     """[1, width] -> for each name a gate [1, size] in (0, 1)."""
     task = keras.Input([width], dtype=dtype)
     layers = [
-        keras.layers.Dense(size, "sigmoid", name=name.replace("/", "_"), dtype=dtype)
-        for name, size in sizes.items()
+        keras.layers.Dense(size, "sigmoid", name=name.replace("/", "_"), dtype=dtype) for name, size in sizes.items()
     ]
     return keras.Model(task, [layer(task) for layer in layers])
 
@@ -185,9 +180,7 @@ class Branches(_Level):
         return tf.reduce_sum(self.shares(h)[..., None] * self.candidates(h), 0)
 
 
-def tree(
-    units: int, clusters: Sequence[int], dtype: str, *, variance: float, distance: bool
-) -> keras.Model:
+def tree(units: int, clusters: Sequence[int], dtype: str, *, variance: float, distance: bool) -> keras.Model:
     """z [1, units] -> h [1, units], through the levels of `clusters` and the root Σ_j tanh(W h_j + b)."""
     z = keras.Input(batch_shape=[1, units], dtype=dtype)
     x = Leaves(clusters[0], units, variance, name="level1", dtype=dtype)(z)

@@ -153,9 +153,7 @@ def _fixed(layer: keras.layers.Normalization) -> keras.layers.Rescaling:
     mean = np.ravel(keras.ops.convert_to_numpy(layer.mean))
     deviation = np.sqrt(np.ravel(keras.ops.convert_to_numpy(layer.variance)))
     factor = 1 / np.maximum(deviation, keras.config.epsilon())  # as Keras has it
-    return keras.layers.Rescaling(
-        factor.tolist(), (-mean * factor).tolist(), name=layer.name, dtype=layer.dtype_policy
-    )
+    return keras.layers.Rescaling(factor.tolist(), (-mean * factor).tolist(), name=layer.name, dtype=layer.dtype_policy)
 
 
 def _same(layer: keras.layers.Layer) -> keras.layers.Layer:

@@ -78,9 +78,7 @@ class Part:
         params, averages = [own[name] for name in self.names], iter(self.averages(state))
         fixed = [next(averages) if seed is None else tf.constant(seed) for seed in self._seeds]
         with dropping(noise):
-            outputs, fixed = self._keras_model.stateless_call(
-                params, fixed, inputs, training=training
-            )
+            outputs, fixed = self._keras_model.stateless_call(params, fixed, inputs, training=training)
         mine = [v for v, yes in zip(fixed, self._is_average) if yes]
         return outputs, [*state[: self._offset], *mine, *state[end:]]
 

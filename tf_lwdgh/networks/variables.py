@@ -67,9 +67,7 @@ def leaves(keras_model: keras.Model, path: tuple[str, ...] = ()) -> Iterator[Lea
 
 def _layer_names(found: Sequence[Leaf]) -> list[str]:
     """A name a leaf: as little of the end of its path as tells it from the others."""
-    counts = collections.Counter(
-        leaf.path[-n:] for leaf in found for n in range(1, len(leaf.path) + 1)
-    )
+    counts = collections.Counter(leaf.path[-n:] for leaf in found for n in range(1, len(leaf.path) + 1))
     names = []
     for leaf in found:
         lengths = range(1, len(leaf.path) + 1)

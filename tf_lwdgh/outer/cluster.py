@@ -53,13 +53,11 @@ class MultiWorker:
     def __post_init__(self) -> None:
         if not 0 < self.timeout < float("inf"):
             raise ValueError(
-                "MultiWorker.timeout must be > 0 and finite. "
-                f"Received: MultiWorker.timeout = {self.timeout!r}."
+                f"MultiWorker.timeout must be > 0 and finite. Received: MultiWorker.timeout = {self.timeout!r}."
             )
         if not 0 < self.slurm_port < 65536:
             raise ValueError(
-                "MultiWorker.slurm_port must be in 1 to 65535. "
-                f"Received: MultiWorker.slurm_port = {self.slurm_port!r}."
+                f"MultiWorker.slurm_port must be in 1 to 65535. Received: MultiWorker.slurm_port = {self.slurm_port!r}."
             )
 
 
@@ -142,8 +140,7 @@ def _from_slurm(port: int) -> Place:
     own = f"{os.environ['SLURMD_NODENAME']}:{port + int(os.environ['SLURM_LOCALID'])}"
     if own not in workers:
         raise ValueError(
-            f"the Slurm step must have this process among its own. Received: {own}, not one of "
-            f"{', '.join(workers)}."
+            f"the Slurm step must have this process among its own. Received: {own}, not one of {', '.join(workers)}."
         )
     return Place({"worker": workers}, "worker", workers.index(own))
 
@@ -185,8 +182,7 @@ def losses_said() -> Iterator[None]:
         if not _joined():
             raise
         raise WorkerLost(
-            f"another process has not answered for {MultiWorker().timeout:g} seconds "
-            f"(MultiWorker.timeout). {_ADVICE}"
+            f"another process has not answered for {MultiWorker().timeout:g} seconds (MultiWorker.timeout). {_ADVICE}"
         ) from error
     except _LOST as error:
         if not _joined():

@@ -69,13 +69,11 @@ class Evaluation:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(
-                    f"Evaluation.{name} must be at least {least}. "
-                    f"Received: Evaluation.{name} = {value!r}."
+                    f"Evaluation.{name} must be at least {least}. Received: Evaluation.{name} = {value!r}."
                 )
         if self.split not in ("train", "val", "test"):
             raise ValueError(
-                "Evaluation.split must be one of train, val, test. "
-                f"Received: Evaluation.split = {self.split!r}."
+                f"Evaluation.split must be one of train, val, test. Received: Evaluation.split = {self.split!r}."
             )
         if self.dataset is not None:
             checked_names(self.dataset, "Evaluation.dataset")
@@ -228,8 +226,7 @@ class Difference:
         low, high = self.mean - self.interval95, self.mean + self.interval95
         verdict = "the interval leaves 0 out" if low > 0 or high < 0 else "the interval holds 0"
         return (
-            f"{100 * self.mean:+.2f} ± {100 * self.interval95:.2f} points, paired over "
-            f"{self.n_tasks} tasks ({verdict})"
+            f"{100 * self.mean:+.2f} ± {100 * self.interval95:.2f} points, paired over {self.n_tasks} tasks ({verdict})"
         )
 
 
@@ -297,9 +294,7 @@ class Evaluator(tf.Module):
 
         def one(episode: Episode) -> dict[str, tf.Tensor]:
             context = told._replace(n_way=episode.ways) if episodes.varies else told
-            adapted = learner.adapt(
-                context, meta, episode.support_images, episode.support_labels
-            )
+            adapted = learner.adapt(context, meta, episode.support_images, episode.support_labels)
             logits = self._in_calls(
                 lambda images: learner.predict(context, meta, adapted, images)[0],
                 episode.query_images,
@@ -322,18 +317,14 @@ class Evaluator(tf.Module):
         }
         return TaskExecution().over(one, episodes, signature)
 
-    def _in_calls(
-        self, logits_of: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor
-    ) -> tf.Tensor:
+    def _in_calls(self, logits_of: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor) -> tf.Tensor:
         """Logits [N*Q, N] of query images, of as many at a time as a call has."""
         size = self.queries_per_call
         if size is None:
             return logits_of(images)
         calls = tf.reshape(images, [-1, size, *images.shape[1:]])
         answers = tf.TensorSpec([size, self.n_way or self.parameters.model.n_way], tf.float32)
-        logits = tf.map_fn(
-            lambda call: tf.cast(logits_of(call), tf.float32), calls, fn_output_signature=answers
-        )
+        logits = tf.map_fn(lambda call: tf.cast(logits_of(call), tf.float32), calls, fn_output_signature=answers)
         return tf.reshape(logits, [-1, answers.shape[1]])
 
 

@@ -62,17 +62,12 @@ class OuterLoop:
         for name in ("clip_value", "clip_norm"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
-                raise ValueError(
-                    f"OuterLoop.{name} must be > 0, or None for no clipping. Received: {value}."
-                )
+                raise ValueError(f"OuterLoop.{name} must be > 0, or None for no clipping. Received: {value}.")
         if not 0 < self.loss_scale < math.inf:
-            raise ValueError(
-                f"OuterLoop.loss_scale must be > 0 and finite. Received: {self.loss_scale}."
-            )
+            raise ValueError(f"OuterLoop.loss_scale must be > 0 and finite. Received: {self.loss_scale}.")
         if not 0 <= self.sharpness < math.inf:
             raise ValueError(
-                "OuterLoop.sharpness must be >= 0 and finite. "
-                f"Received: OuterLoop.sharpness = {self.sharpness}."
+                f"OuterLoop.sharpness must be >= 0 and finite. Received: OuterLoop.sharpness = {self.sharpness}."
             )
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(
@@ -80,10 +75,7 @@ class OuterLoop:
                 f"Received: OuterLoop.weight_decay = {self.weight_decay}."
             )
         if not 0 <= self.statistics_momentum < 1:
-            raise ValueError(
-                "OuterLoop.statistics_momentum must be in [0, 1). "
-                f"Received: {self.statistics_momentum}."
-            )
+            raise ValueError(f"OuterLoop.statistics_momentum must be in [0, 1). Received: {self.statistics_momentum}.")
 
 
 class MetaStep(tf.Module):
@@ -165,9 +157,7 @@ class MetaStep(tf.Module):
             seed=self.seed,
         )
         outcome = self._outcome(episodes, clock, collective)
-        tasks = TaskGradients(
-            outcome.gradients, losses=outcome.losses, units=self.units, collective=collective
-        )
+        tasks = TaskGradients(outcome.gradients, losses=outcome.losses, units=self.units, collective=collective)
         aggregated = self._aggregate(tasks, clock)
         metrics = self.report.measure(tasks, aggregated.gradients) | aggregated.metrics
         metrics |= {f"attention/{unit}": w for unit, w in aggregated.weights.items()}
@@ -198,9 +188,7 @@ class MetaStep(tf.Module):
 
     def _uphill(self, meta: Meta, outcome: Outcome, collective: Collective) -> Meta:
         """θ + ρ ḡ/‖ḡ‖; θ where ḡ is 0."""
-        tasks = TaskGradients(
-            outcome.gradients, losses=outcome.losses, units={}, collective=collective
-        )
+        tasks = TaskGradients(outcome.gradients, losses=outcome.losses, units={}, collective=collective)
         norm, rho = tf.linalg.global_norm(tasks.mean), self.settings.sharpness
         values = self.parameters.flatten(meta)
         moved = [v + tf.math.divide_no_nan(rho * g, norm) for v, g in zip(values, tasks.mean)]

@@ -20,9 +20,7 @@ NAMES = (
 _ELSEWHERE = ["learning_rate", "clipnorm", "clipvalue", "global_clipnorm"]
 
 OPTIMIZERS = {
-    name: config.external_configurable(
-        getattr(keras.optimizers, name), module="keras.optimizers", denylist=_ELSEWHERE
-    )
+    name: config.external_configurable(getattr(keras.optimizers, name), module="keras.optimizers", denylist=_ELSEWHERE)
     for name in NAMES
 }
 
@@ -62,9 +60,7 @@ class LearningRate:
     def _require(self, name: str, holds: bool, rule: str) -> None:
         if not holds:
             value = getattr(self, name)
-            raise ValueError(
-                f"LearningRate.{name} {rule}. Received: LearningRate.{name} = {value!r}."
-            )
+            raise ValueError(f"LearningRate.{name} {rule}. Received: LearningRate.{name} = {value!r}.")
 
     @property
     def depends_on_length(self) -> bool:
@@ -104,9 +100,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return {"total_steps": self.total_steps, **dataclasses.asdict(self.settings)}
 
 
-def build(
-    name_or_class: Callable[..., object], rate: LearningRate, total_steps: int
-) -> keras.optimizers.Optimizer:
+def build(name_or_class: Callable[..., object], rate: LearningRate, total_steps: int) -> keras.optimizers.Optimizer:
     """Makes the optimizer.
 
     Args:

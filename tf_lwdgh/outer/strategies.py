@@ -26,8 +26,7 @@ def make(name: str) -> tf.distribute.Strategy:
     """
     if name not in STRATEGIES:
         raise ValueError(
-            f"Experiment.strategy must be one of {', '.join(STRATEGIES)}. "
-            f"Received: Experiment.strategy = {name!r}."
+            f"Experiment.strategy must be one of {', '.join(STRATEGIES)}. Received: Experiment.strategy = {name!r}."
         )
     if name == "default":
         return tf.distribute.get_strategy()

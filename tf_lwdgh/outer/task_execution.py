@@ -37,9 +37,7 @@ class TaskExecution:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise ValueError(
-                f"TaskExecution.mode must be one of {', '.join(MODES)}. Received: {self.mode!r}."
-            )
+            raise ValueError(f"TaskExecution.mode must be one of {', '.join(MODES)}. Received: {self.mode!r}.")
         if self.parallel_tasks is not None and self.parallel_tasks < 1:
             raise ValueError(
                 "TaskExecution.parallel_tasks must be at least 1, or None for as many as there are "
@@ -81,9 +79,7 @@ class TaskExecution:
         run = self._compiled(one_task) if self.mode != "vectorized" else one_task
         if self.mode == "map":
             parallel = self.parallel_tasks or threads.cores()
-            return tf.map_fn(
-                run, tasks, fn_output_signature=signature, parallel_iterations=parallel
-            )
+            return tf.map_fn(run, tasks, fn_output_signature=signature, parallel_iterations=parallel)
         if self.mode == "unrolled":
             return self._unrolled(run, tasks)
         return self._compiled(lambda e: _vectorized(one_task, e))(tasks)
@@ -104,8 +100,7 @@ class TaskExecution:
         count = tf.nest.flatten(tasks)[0].shape[0]
         if count is None:
             raise ValueError(
-                "TaskExecution.mode = 'unrolled' needs a number of tasks that is known when tracing. "
-                "Received: None."
+                "TaskExecution.mode = 'unrolled' needs a number of tasks that is known when tracing. Received: None."
             )
         results = [run(tf.nest.map_structure(lambda x, k=k: x[k], tasks)) for k in range(count)]
         return tf.nest.map_structure(lambda *x: tf.stack(x), *results)

@@ -48,9 +48,7 @@ class Bodies:
             try:
                 await asyncio.wait_for(self._collect(request, chunks), seconds)
             except asyncio.TimeoutError:
-                raise Refused(
-                    408, f"the body must come within {seconds:g} s.", close=True
-                ) from None
+                raise Refused(408, f"the body must come within {seconds:g} s.", close=True) from None
             yield b"".join(chunks)
         finally:
             self.held -= sum(map(len, chunks))

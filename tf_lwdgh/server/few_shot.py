@@ -113,9 +113,7 @@ def _told(kept: Kept) -> dict[str, Any]:
     }
 
 
-def _learn(
-    name: str, version: int, loaded: Loaded, parts: list[forms.Part], limits: Limits, timing: Timing
-) -> Kept:
+def _learn(name: str, version: int, loaded: Loaded, parts: list[forms.Part], limits: Limits, timing: Timing) -> Kept:
     """Learns from the files of a form."""
     by_class: dict[str, list[bytes]] = {}
     for part in parts:
@@ -159,9 +157,7 @@ def _queries(kind: str, body: bytes, limits: Limits) -> list[tuple[str, bytes]]:
     return found
 
 
-def _predict(
-    kept: Kept, loaded: Loaded, queries: list[tuple[str, bytes]], limits: Limits, timing: Timing
-) -> bytes:
+def _predict(kept: Kept, loaded: Loaded, queries: list[tuple[str, bytes]], limits: Limits, timing: Timing) -> bytes:
     """The answer to pictures, as JSON."""
     pictures.check(queries, limits)
     inputs = {**kept.tensors, "query_images_bytes": _objects([content for _, content in queries])}

@@ -21,20 +21,14 @@ class Limits:
       ValueError: one of them is not above 0.
     """
 
-    max_body_bytes: int = _limit(
-        32 * MEBI, "Bytes of a request's body, counted as they come. Beyond: 413."
-    )
-    max_held_bytes: int = _limit(
-        256 * MEBI, "Bytes of all bodies that are held at once. Beyond: 429."
-    )
+    max_body_bytes: int = _limit(32 * MEBI, "Bytes of a request's body, counted as they come. Beyond: 413.")
+    max_held_bytes: int = _limit(256 * MEBI, "Bytes of all bodies that are held at once. Beyond: 429.")
     max_images: int = _limit(1_000, "Images of a request, and files of a form. Beyond: 413.")
     max_pixels: int = _limit(
         25_000_000, "Width × height of an encoded image, by its header; a GIF's over all its frames. "
         "Beyond: 413.",
     )  # fmt: skip
-    max_request_pixels: int = _limit(
-        250_000_000, "Pixels of all encoded images of a request. Beyond: 413."
-    )
+    max_request_pixels: int = _limit(250_000_000, "Pixels of all encoded images of a request. Beyond: 413.")
     model_threads: int = _limit(2, "Calls of the model at once.")
     max_queue: int = _limit(32, "Requests that wait for the model. Beyond: 429.")
     read_timeout: float = _limit(
@@ -47,15 +41,9 @@ class Limits:
         30.0, "Seconds that running requests have after SIGTERM or Ctrl-C, before the server ends."
     )
     max_connections: int = _limit(1_000, "Connections at once. Beyond: 503.")
-    max_classifiers: int = _limit(
-        100, "Kept classifiers. Beyond: the one that was used longest ago goes."
-    )
-    max_classifier_bytes: int = _limit(
-        1024 * MEBI, "Bytes of all kept classifiers' tensors. Beyond: as above."
-    )
-    classifier_ttl: float = _limit(
-        86_400.0, "Seconds after which a kept classifier goes, however often it is used."
-    )
+    max_classifiers: int = _limit(100, "Kept classifiers. Beyond: the one that was used longest ago goes.")
+    max_classifier_bytes: int = _limit(1024 * MEBI, "Bytes of all kept classifiers' tensors. Beyond: as above.")
+    classifier_ttl: float = _limit(86_400.0, "Seconds after which a kept classifier goes, however often it is used.")
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -28,9 +28,7 @@ class Metrics:
         self._waited = self._histogram("queue_seconds", "Within it, waiting for a thread.")
 
     def _histogram(self, name: str, told: str) -> prometheus.Histogram:
-        return prometheus.Histogram(
-            f"tf_lwdgh_{name}", told, ["route"], buckets=_SECONDS, registry=self._registry
-        )
+        return prometheus.Histogram(f"tf_lwdgh_{name}", told, ["route"], buckets=_SECONDS, registry=self._registry)
 
     def watch(self, name: str, told: str, value: Callable[[], float]) -> None:
         """Adds a gauge whose value is asked for when it is read."""

@@ -57,9 +57,7 @@ class Models:
                 f"Received: --model={path!r}."
             )
         if not re.fullmatch(r"[\w.-]+", self.name):
-            raise ValueError(
-                f"--name must consist of letters, digits, '.', '_' and '-'. Received: {self.name!r}."
-            )
+            raise ValueError(f"--name must consist of letters, digits, '.', '_' and '-'. Received: {self.name!r}.")
         self.state = LOADING
         self._loaded: dict[int, Loaded] = {}
 

@@ -33,9 +33,7 @@ class Service:
       clock: of the classifiers' age.
     """
 
-    def __init__(
-        self, models: Models, limits: Limits, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, models: Models, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         self.models, self.limits = models, limits
         self.store, self.work, self.bodies = Store(limits, clock), Work(limits), Bodies(limits)
         self.metrics = Metrics()

@@ -103,11 +103,7 @@ def _status(service: Service, numbers: list[int]) -> dict[str, Any]:
     state = service.models.state
     code, message = _ERRORS[state]
     told = {"error_code": code, "error_message": message}
-    return {
-        "model_version_status": [
-            {"version": str(number), "state": state, "status": told} for number in numbers
-        ]
-    }
+    return {"model_version_status": [{"version": str(number), "state": state, "status": told} for number in numbers]}
 
 
 async def _metadata(service: Service, version: int | None) -> dict[str, Any]:

@@ -60,9 +60,7 @@ def _array(name: str, value: Any, spec: tf.TensorSpec) -> np.ndarray:
     kinds = "iu" if wanted.kind in "iu" else "iuf"
     if array.dtype.kind not in kinds:
         told = "whole numbers" if wanted.kind in "iu" else "numbers"
-        raise Refused(
-            400, f"{name} must be {told} ({wanted.name}), in lists of one length. Received: {_kind(array)}."
-        )
+        raise Refused(400, f"{name} must be {told} ({wanted.name}), in lists of one length. Received: {_kind(array)}.")
     with np.errstate(over="ignore"):
         converted = array.astype(wanted)
     same = np.isfinite(converted) if wanted.kind == "f" else converted == array

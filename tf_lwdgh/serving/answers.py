@@ -47,9 +47,7 @@ def learn(model: Loaded, images: Sequence[Sequence[bytes]]) -> dict[str, np.ndar
     return model.adapt(list(itertools.chain.from_iterable(images)), labels)
 
 
-def ask(
-    model: Loaded, classifier: Mapping[str, Any], images: Iterable[tuple[str, bytes]]
-) -> Iterator[Answer]:
+def ask(model: Loaded, classifier: Mapping[str, Any], images: Iterable[tuple[str, bytes]]) -> Iterator[Answer]:
     """Answer after answer, of images with their names.
 
     Where answers depend on the other queries of a call, all images are in one call; else the images may be

@@ -71,8 +71,7 @@ class Checks:
         extremes = tf.stack([tf.reduce_min(images), tf.reduce_max(images)])
         self.require(
             (extremes[0] >= 0) & (extremes[1] <= 1),
-            f"{name}: float images must lie in [0, 1]; pass those in 0..255 as uint8 to the function "
-            "without _float",
+            f"{name}: float images must lie in [0, 1]; pass those in 0..255 as uint8 to the function without _float",
             extremes,
         )
 
@@ -129,9 +128,7 @@ class Checks:
             tensor.set_shape(shape)
         return tensor
 
-    def shape(
-        self, name: str, tensor: tf.Tensor, sizes: Sequence[int | str | None], n_way: tf.Tensor
-    ) -> None:
+    def shape(self, name: str, tensor: tf.Tensor, sizes: Sequence[int | str | None], n_way: tf.Tensor) -> None:
         """A tensor of unknown rank must have a shape.
 
         Args:

@@ -70,10 +70,7 @@ class ClassifierForm:
 
     def describe(self) -> dict[str, dict[str, object]]:
         """Dtype and shape of each name, as JSON values."""
-        return {
-            name: {"dtype": spec.dtype.name, "shape": self.shapes[name]}
-            for name, spec in self.specs.items()
-        }
+        return {name: {"dtype": spec.dtype.name, "shape": self.shapes[name]} for name, spec in self.specs.items()}
 
 
 def _spec(leaf: Any) -> Any:
@@ -82,9 +79,7 @@ def _spec(leaf: Any) -> Any:
 
 def _sizes(shape: tf.TensorShape, sized: tf.TensorShape, n_way: int) -> list[int | str | None]:
     """A shape whose open sizes are called N_WAY where they are the ways."""
-    return [
-        N_WAY if size is None and of_size == n_way else size for size, of_size in zip(shape, sized)
-    ]
+    return [N_WAY if size is None and of_size == n_way else size for size, of_size in zip(shape, sized)]
 
 
 _Lists = list[tuple[list[str], list[tf.TensorShape]]]  # (names, shapes) of lists of variables

@@ -41,9 +41,7 @@ class Functions:
       most_ways: that the learner takes; None: any number.
     """
 
-    def __init__(
-        self, graphs: TaskGraphs, image_config: ImageConfig, most_ways: int | None
-    ) -> None:
+    def __init__(self, graphs: TaskGraphs, image_config: ImageConfig, most_ways: int | None) -> None:
         self._graphs, self._images, self._most_ways = graphs, image_config, most_ways
 
     def concrete(self) -> dict[str, Function]:
@@ -69,17 +67,14 @@ class Functions:
             for name in NAMES
         }
 
-    def _signature(
-        self, functions: Mapping[str, Function], name: str, batch: str, suffix: str
-    ) -> Function:
+    def _signature(self, functions: Mapping[str, Function], name: str, batch: str, suffix: str) -> Function:
         function = functions[name + batch + suffix]
         form, leading = self._graphs.form.specs, [None] * bool(batch)
         # TensorFlow Serving's REST interface wants this end in a name whose value is base64.
         end = "_bytes" if suffix == "_bytes" else ""
         sizes = [None] if end else [None, *self._images.shape]
         images = {
-            f"{role}_images{end}": tf.TensorSpec(leading + sizes, IMAGES[suffix])
-            for role in ("support", "query")
+            f"{role}_images{end}": tf.TensorSpec(leading + sizes, IMAGES[suffix]) for role in ("support", "query")
         }
         support, query = images
         labels = {"support_labels": tf.TensorSpec([*leading, None], tf.int32)}
@@ -170,10 +165,7 @@ class Functions:
         most = self._graphs.most_queries
         if most is not None:
             count = tf.shape(images)[0]
-            rule = (
-                f"query_images: a call may have at most {most} queries, since each answer depends "
-                "on all of them"
-            )
+            rule = f"query_images: a call may have at most {most} queries, since each answer depends on all of them"
             checks.require(count <= most, rule, count)
         return self._decoded(checks.guarded(images))
 
@@ -223,9 +215,7 @@ def _told_apart(classifier: Classifier, n_tasks: tf.Tensor) -> Classifier:
 
 
 def _each(function: Callable, inputs: tuple, specs: dict[str, tf.TensorSpec]):
-    return tf.map_fn(
-        lambda task: function(*task), inputs, fn_output_signature=specs, parallel_iterations=AT_ONCE
-    )
+    return tf.map_fn(lambda task: function(*task), inputs, fn_output_signature=specs, parallel_iterations=AT_ONCE)
 
 
 def _concretely(*specs) -> Callable[[Callable], Function]:

@@ -37,9 +37,7 @@ class Loaded:
       signatures: of an export.
     """
 
-    def __init__(
-        self, model: Any, metadata: dict[str, Any], signatures: Mapping[str, Signature] | None = None
-    ) -> None:
+    def __init__(self, model: Any, metadata: dict[str, Any], signatures: Mapping[str, Signature] | None = None) -> None:
         self._model, self.metadata, self.signatures = model, metadata, dict(signatures or {})
 
     def adapt(self, support_images: Any, support_labels: Any) -> Classifier:
@@ -74,9 +72,7 @@ class Loaded:
         images, suffix = _images("query_images", query_images)
         return self._call("predict", suffix, self._tensors(classifier), images)
 
-    def adapt_and_predict(
-        self, support_images: Any, support_labels: Any, query_images: Any
-    ) -> dict[str, np.ndarray]:
+    def adapt_and_predict(self, support_images: Any, support_labels: Any, query_images: Any) -> dict[str, np.ndarray]:
         """`adapt` and `predict` in one call, to the same bits.
 
         Raises:
@@ -100,17 +96,12 @@ class Loaded:
         known = self.metadata["classifier"]
         if not isinstance(classifier, Mapping) or set(classifier) != set(known):
             received = sorted(classifier) if isinstance(classifier, Mapping) else type(classifier)
-            raise ValueError(
-                f"classifier must have the tensors {', '.join(sorted(known))}. "
-                f"Received: {received}."
-            )
+            raise ValueError(f"classifier must have the tensors {', '.join(sorted(known))}. Received: {received}.")
         found = {}
         for name, about in known.items():
             array = _array(f"classifier: {name}", classifier[name])
             if array.dtype.name != about["dtype"]:
-                raise ValueError(
-                    f"classifier: {name} must be {about['dtype']}. Received: {_shown(array)}."
-                )
+                raise ValueError(f"classifier: {name} must be {about['dtype']}. Received: {_shown(array)}.")
             found[name] = tf.constant(array)
         return found
 
@@ -130,9 +121,7 @@ def load(path: str | os.PathLike[str]) -> Loaded:
     """
     notes = os.path.join(path, "assets", "metadata.json")
     if not os.path.exists(notes):
-        raise FileNotFoundError(
-            f"path must be a folder that tf_lwdgh.export wrote. Received: {os.fspath(path)!r}."
-        )
+        raise FileNotFoundError(f"path must be a folder that tf_lwdgh.export wrote. Received: {os.fspath(path)!r}.")
     with open(notes, encoding="utf-8") as file:
         metadata = json.load(file)
     model = tf.saved_model.load(os.fspath(path))

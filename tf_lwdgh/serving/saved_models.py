@@ -138,9 +138,7 @@ def versioned(output: str, version: str | None) -> str:
     if version == "next":
         version = str(max(versions(output), default=0) + 1)
     if not re.fullmatch(NUMBER, version):
-        raise ValueError(
-            f"--model_version must be a whole number from 1, or 'next'. Received: {version!r}."
-        )
+        raise ValueError(f"--model_version must be a whole number from 1, or 'next'. Received: {version!r}.")
     return os.path.join(output, version)
 
 
@@ -157,9 +155,7 @@ def check_output(output: str, *, overwrite: bool) -> None:
     if not os.path.lexists(output) or (os.path.isdir(output) and not os.listdir(output)):
         return
     if not os.path.exists(os.path.join(output, "saved_model.pb")):
-        raise FileExistsError(
-            f"--output: exists and is no SavedModel, so it is left alone. Received: {output!r}."
-        )
+        raise FileExistsError(f"--output: exists and is no SavedModel, so it is left alone. Received: {output!r}.")
     if not overwrite:
         raise FileExistsError(
             "--output: holds a SavedModel already; choose another folder, or pass --overwrite to "

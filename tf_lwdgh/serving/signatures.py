@@ -58,8 +58,7 @@ def _tensor(name: str, value: Any, spec: tf.TensorSpec) -> tf.Tensor:
     wanted = spec.dtype.as_numpy_dtype
     if array.dtype != wanted:
         raise ValueError(
-            f"{name} must be {spec.dtype.name}. Received: {array.dtype.name} of shape "
-            f"{list(array.shape)}."
+            f"{name} must be {spec.dtype.name}. Received: {array.dtype.name} of shape {list(array.shape)}."
         )
     if not spec.shape.is_compatible_with(array.shape):
         listed = ", ".join("any" if size is None else str(size) for size in spec.shape)

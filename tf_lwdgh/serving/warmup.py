@@ -45,9 +45,7 @@ def write(
     """
     try:
         tried = list(requests(lambda n, x: _tried(signatures[n], x), image_config.shape, n_way))
-    except (
-        tf.errors.InvalidArgumentError
-    ) as error:  # a request that fails would keep it from loading
+    except tf.errors.InvalidArgumentError as error:  # a request that fails would keep it from loading
         _log.warning("no warm-up requests, since the model fails on noise: %s", error.message)
         return
     path = os.path.join(folder, PATH)

@@ -73,8 +73,7 @@ def _expected(job: Job, hashes: dict[tuple, str]) -> Expected:
             splits.append("val")
             if watched.validate_every == 0:
                 raise ValueError(
-                    "Study.checkpoint = 'best' needs validation. "
-                    "Received: TrainerConfig.validate_every = 0."
+                    "Study.checkpoint = 'best' needs validation. Received: TrainerConfig.validate_every = 0."
                 )
         assembly = experiment.Experiment().build(job.data_dir, splits=splits)
         assembly.meta_step  # noqa: B018  (makes the parts whose settings count)

@@ -83,9 +83,7 @@ class Conductor:
         Returns:
           Whether nothing is left to do.
         """
-        board = Board(
-            self.study.heading, self.expected, self.done, at_once=at_once, out=self.place.out
-        )
+        board = Board(self.study.heading, self.expected, self.done, at_once=at_once, out=self.place.out)
         todo = self.missing
         if todo:
             board.say(f"{len(todo)} of {len(self.expected)} jobs to run, {at_once} at once")

@@ -124,8 +124,7 @@ class Study:
             )
         if self.checkpoint not in ("last", "best"):
             raise ValueError(
-                "Study.checkpoint must be 'last' or 'best'. "
-                f"Received: Study.checkpoint = {self.checkpoint!r}."
+                f"Study.checkpoint must be 'last' or 'best'. Received: Study.checkpoint = {self.checkpoint!r}."
             )
 
     def _check_parts(self) -> None:
@@ -189,8 +188,7 @@ class Study:
         fitting = [m for m in self.methods if fnmatch.fnmatch(m.name.lower(), only.lower())]
         if not fitting:
             raise ValueError(
-                f"--only must fit a method: {', '.join(m.name for m in self.methods)}. "
-                f"Received: --only={only!r}."
+                f"--only must fit a method: {', '.join(m.name for m in self.methods)}. Received: --only={only!r}."
             )
         return [m for m in fitting if not m.absent]
 

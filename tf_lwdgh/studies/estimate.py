@@ -71,17 +71,13 @@ def time_job(job: Job, share: Slot) -> dict[str, float]:
     if share.cores:
         command.append(",".join(map(str, sorted(share.cores))))
     variables = {**worker.environment(), **share.variables}
-    done = subprocess.run(
-        command, cwd=job.directory, env=variables, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=job.directory, env=variables, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ValueError(f"{job.name}: {done.stderr.strip()[-1000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def _time(
-    gin_files: Sequence[str], gin_params: Sequence[str], data_dir: str
-) -> dict[str, float]:
+def _time(gin_files: Sequence[str], gin_params: Sequence[str], data_dir: str) -> dict[str, float]:
     import numpy as np
     import tensorflow as tf
 

@@ -34,9 +34,7 @@ class Executor:
 
 
 @contextlib.contextmanager
-def executor(
-    name: str, *, jobs: int, gpus: int, ray_address: str | None, cores_per_job: int
-) -> Iterator[Executor]:
+def executor(name: str, *, jobs: int, gpus: int, ray_address: str | None, cores_per_job: int) -> Iterator[Executor]:
     """An executor, ready while the context lasts.
 
     Args:

@@ -106,7 +106,12 @@ def make(
     place = {"data_dir": os.path.abspath(data_dir), "out": os.path.abspath(out)}
     return [
         job(
-            study, setting, method, seed, directory=os.getcwd(), **place,
+            study,
+            setting,
+            method,
+            seed,
+            directory=os.getcwd(),
+            **place,
             tuned=found.get((setting.name, method.name)),
         )  # fmt: skip
         for seed in study.seeds

@@ -156,9 +156,7 @@ class _StandingClock(Clock):
         return tf.random.fold_in(super().key(stream), self._batch, alg="philox")
 
 
-def _meter(
-    assembly: Assembly, step: int, stream: int
-) -> Callable[[Episode, tf.Tensor], dict[str, tf.Tensor]]:
+def _meter(assembly: Assembly, step: int, stream: int) -> Callable[[Episode, tf.Tensor], dict[str, tf.Tensor]]:
     """A graph from a meta-batch and its number to what Probe holds of it, without the axis S."""
     parameters, outer = assembly.parameters, assembly.outer
     aggregator = assembly.experiment.aggregator
@@ -167,9 +165,7 @@ def _meter(
 
     @tf.function(autograph=False)
     def measure(episodes: Episode, batch: tf.Tensor) -> dict[str, tf.Tensor]:
-        clock = _StandingClock(
-            batch, at, steps_per_epoch=outer.steps_per_epoch, epochs=outer.epochs, seed=stream
-        )
+        clock = _StandingClock(batch, at, steps_per_epoch=outer.steps_per_epoch, epochs=outer.epochs, seed=stream)
         outcome = outer_gradients(
             parameters,
             episodes,
@@ -212,8 +208,7 @@ def _load(assembly: Assembly, run_dir: str | os.PathLike[str], which: str | int)
         return load_checkpoint(assembly, run_dir, which)["step"]
     if isinstance(which, bool) or not isinstance(which, int):
         raise ValueError(
-            f"which must be one of {', '.join(WHICH)}, or the step of a checkpoint. "
-            f"Received: which = {which!r}."
+            f"which must be one of {', '.join(WHICH)}, or the step of a checkpoint. Received: which = {which!r}."
         )
     folder = checkpoints.of_run(run_dir)
     manifest = folder.newest([which])

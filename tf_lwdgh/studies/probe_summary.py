@@ -156,8 +156,7 @@ def _pearson(moments: np.ndarray) -> np.ndarray:
 
 def _plain(summary: UnitSummary) -> dict[str, Any]:
     correlations = {
-        name: {part: _number(v) for part, v in c._asdict().items()}
-        for name, c in summary.correlations.items()
+        name: {part: _number(v) for part, v in c._asdict().items()} for name, c in summary.correlations.items()
     }
     numbers = {n: _number(getattr(summary, n)) for n in ("effective_step", "largest_weight")}
     return {"correlations": correlations, **numbers}

@@ -58,9 +58,7 @@ def connect(address: str | None, *, cores_per_job: int) -> Iterator[Cluster]:
       ConnectionError: there is no cluster at the address.
     """
     if isinstance(cores_per_job, bool) or cores_per_job < 1:
-        raise ValueError(
-            f"--cores_per_job must be at least 1. Received: --cores_per_job={cores_per_job}."
-        )
+        raise ValueError(f"--cores_per_job must be at least 1. Received: --cores_per_job={cores_per_job}.")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # what is started here reports to nobody
     ray = _ray()
     own = {"num_cpus": cores(), "include_dashboard": False, "object_store_memory": _OBJECTS}
@@ -199,9 +197,7 @@ def _came(ray: ModuleType, reference) -> Result | BaseException:
         return error
 
 
-def _train_and_judge(
-    job: Job, steps: int, threads: int, token: str, known: str | None
-) -> Result | None:
+def _train_and_judge(job: Job, steps: int, threads: int, token: str, known: str | None) -> Result | None:
     """The task: the job's result, or None where it was stopped.
 
     Args:

@@ -32,9 +32,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def write(
-    study: Study, found: Sequence[Result], figures: Sequence[Figure], *, out: str, command: str
-) -> None:
+def write(study: Study, found: Sequence[Result], figures: Sequence[Figure], *, out: str, command: str) -> None:
     """Writes the three files, and the figures as PNG and CSV beside them.
 
     Args:

@@ -88,9 +88,7 @@ def read(path: str) -> Result | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path!r} is no whole result ({error}). Remove it: its job is then run again."
-        ) from error
+        raise ValueError(f"{path!r} is no whole result ({error}). Remove it: its job is then run again.") from error
 
 
 def of_run(job: Job) -> Result:

@@ -61,9 +61,7 @@ class Searcher:
         Raises:
           ValueError: all trials of a method came to nothing, or the folder holds another search.
         """
-        found = [
-            (cell, Ledger(cell, self._expected[cell.key].fingerprint)) for cell in self.cells
-        ]
+        found = [(cell, Ledger(cell, self._expected[cell.key].fingerprint)) for cell in self.cells]
         left = [cell.corners()[0] for cell, ledger in found for _ in range(ledger.left)]
         if left and say_hours:
             estimate.say(left, self.study, executor.shares)
@@ -143,8 +141,7 @@ def cells(study: Study, place: Place, *, only: str = "*") -> list[Cell]:
     """
     if not study.search:
         raise ValueError(
-            "--search needs a study that says what is tuned: Study.search = @Search(). "
-            "Received: Study.search = None."
+            "--search needs a study that says what is tuned: Study.search = @Search(). Received: Study.search = None."
         )
     where = {"data_dir": os.path.abspath(place.data_dir), "out": os.path.abspath(place.out)}
     where["directory"] = os.getcwd()
@@ -158,9 +155,7 @@ def cells(study: Study, place: Place, *, only: str = "*") -> list[Cell]:
     ]
     if not found:
         tuned = ", ".join(name for search in study.search for name in search.method)
-        raise ValueError(
-            f"--only must fit a method that Study.search tunes: {tuned}. Received: --only={only!r}."
-        )
+        raise ValueError(f"--only must fit a method that Study.search tunes: {tuned}. Received: --only={only!r}.")
     return found
 
 

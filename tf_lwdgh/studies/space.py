@@ -108,8 +108,7 @@ def bindings(values: Mapping[str, Value]) -> tuple[str, ...]:
 def in_words(values: Mapping[str, Value]) -> str:
     """Values for people, such as 'LWDGH.temperature = 0.31'."""
     return ", ".join(
-        f"{name} = {value:.3g}" if isinstance(value, float) else f"{name} = {value!r}"
-        for name, value in values.items()
+        f"{name} = {value:.3g}" if isinstance(value, float) else f"{name} = {value!r}" for name, value in values.items()
     )
 
 

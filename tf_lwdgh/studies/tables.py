@@ -55,9 +55,7 @@ def rows(study: Study, setting: Setting, found: Sequence[Result]) -> list[Row]:
     return [_row(study, setting, method, here) for method in study.methods]
 
 
-def _row(
-    study: Study, setting: Setting, method: Method, here: dict[tuple[str, int], Result]
-) -> Row:
+def _row(study: Study, setting: Setting, method: Method, here: dict[tuple[str, int], Result]) -> Row:
     mine = {s: here[method.name, s] for s in study.seeds if (method.name, s) in here}
     done = {s: r for s, r in mine.items() if r.state == results.DONE}
     values = np.array([r.accuracies for r in done.values()])
@@ -103,9 +101,7 @@ def _remarks(study: Study, method: Method, mine: dict[int, Result]) -> tuple[str
     return tuple(remarks)
 
 
-def _on_the_same_tasks(
-    study: Study, here: dict[tuple[str, int], Result]
-) -> dict[tuple[str, int], Result]:
+def _on_the_same_tasks(study: Study, here: dict[tuple[str, int], Result]) -> dict[tuple[str, int], Result]:
     done = {key: r for key, r in here.items() if r.state == results.DONE}
     if not done:
         return here

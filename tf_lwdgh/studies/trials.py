@@ -118,9 +118,7 @@ class Ledger:
             storage=self._optuna.storages.JournalStorage(backend), direction="maximize",
             study_name="/".join(cell.key), load_if_exists=True,
         )  # fmt: skip
-        self._distributions = {
-            name: _distribution(self._optuna, d) for name, d in cell.search.dimensions().items()
-        }
+        self._distributions = {name: _distribution(self._optuna, d) for name, d in cell.search.dimensions().items()}
         self._refuse_other(fingerprint)
 
     def _refuse_other(self, fingerprint: str) -> None:

@@ -115,9 +115,7 @@ def _wait_for_lock(job: Job, stop: Stop) -> None:
                 raise Stopped from None
 
 
-def _execute(
-    command: Sequence[str], job: Job, variables: Mapping[str, str], stop: Stop
-) -> tuple[int, str]:
+def _execute(command: Sequence[str], job: Job, variables: Mapping[str, str], stop: Stop) -> tuple[int, str]:
     """The exit code and the last words of a command.
 
     Raises:

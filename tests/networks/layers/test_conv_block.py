@@ -22,9 +22,7 @@ def plain_block(images, kernel, gamma, beta):
 
 
 def hand_derived(images, kernel, gamma, beta):
-    return conv_norm_relu_pool(
-        images, patch_moments(images), kernel, gamma, beta, epsilon=EPSILON
-    )
+    return conv_norm_relu_pool(images, patch_moments(images), kernel, gamma, beta, epsilon=EPSILON)
 
 
 def orders(block, images, weights, seed=3):
@@ -53,9 +51,7 @@ def inputs(size=(6, 8), scale=1.0, batch=5, shift=3.0):
 @pytest.mark.parametrize("chunk_bytes", [2**30, 2000], ids=["whole", "chunks"])
 @pytest.mark.parametrize("size", [(4, 6), (5, 7)], ids=["even", "odd"])
 @pytest.mark.parametrize("scale", [1.0, -1.0, 1e-8, 0.0])
-def test_block_on_images_equals_plain_operations_to_second_order(
-    scale, size, chunk_bytes, monkeypatch
-):
+def test_block_on_images_equals_plain_operations_to_second_order(scale, size, chunk_bytes, monkeypatch):
     monkeypatch.setattr(image_block, "_CHUNK_BYTES", chunk_bytes)
     images, weights = inputs(size, scale)
     ours = tf.function(lambda: orders(hand_derived, images, weights), autograph=False)()

@@ -98,9 +98,7 @@ def test_products_run_with_one_filter_a_task_side_by_side():
     kernels = tf.constant(np.stack([kernel, -2 * kernel, kernel[::-1]]))
     with as_products():
         run = tf.function(
-            lambda: tf.vectorized_map(
-                lambda k: convolve(tf.constant(x), k), kernels, fallback_to_while_loop=False
-            )
+            lambda: tf.vectorized_map(lambda k: convolve(tf.constant(x), k), kernels, fallback_to_while_loop=False)
         )
         ours = run()
     for z, k in zip(ours, kernels.numpy(), strict=True):
@@ -138,9 +136,7 @@ def test_filter_gradient_takes_a_gradient_of_the_products_dtype():
     x, _, dz = arrays()
     x, dz = tf.constant(x, tf.float32), tf.constant(dz, tf.float32)
     whole = filter_gradient(x, dz, 3, "bfloat16")
-    np.testing.assert_array_equal(
-        filter_gradient(x, tf.cast(dz, "bfloat16"), 3, "bfloat16"), whole
-    )
+    np.testing.assert_array_equal(filter_gradient(x, tf.cast(dz, "bfloat16"), 3, "bfloat16"), whole)
 
 
 @pytest.mark.parametrize("size", [1, 3])

@@ -99,8 +99,7 @@ def test_norm_equals_plain_operations_to_second_order(scale, slope, size, graph)
 def test_derivatives_of_the_statistics_alone_equal_those_of_plain_operations(part):
     inputs = norm_inputs()
     ours, plain = (
-        orders(lambda z, op=op: [op(0.1)(z, *inputs[1:])[part] ** 2], inputs[:1])
-        for op in (fused_norm, plain_norm)
+        orders(lambda z, op=op: [op(0.1)(z, *inputs[1:])[part] ** 2], inputs[:1]) for op in (fused_norm, plain_norm)
     )
     assert_same(ours, plain)
 
@@ -158,8 +157,7 @@ def filled(layer, shape):
 def test_norm_layer_equals_its_plain_self(slope, momentum, training):
     z = norm_inputs()[0]
     fused, plain = (
-        filled(NormLeakyRelu(slope, fused, momentum=momentum, dtype="float64"), z.shape)
-        for fused in (True, False)
+        filled(NormLeakyRelu(slope, fused, momentum=momentum, dtype="float64"), z.shape) for fused in (True, False)
     )
     for layer in (fused, plain):
         layer(z, training=True)

@@ -44,8 +44,7 @@ def runs(write):
     """Three seeds of one method, of which one is an epoch ahead, and one seed of another."""
     r = np.random.default_rng(0)
     several = [
-        write(f"a{seed}", range(1, 9 + 4 * (seed == 2)), r.uniform(1, 2, 8 + 4 * (seed == 2)))
-        for seed in range(3)
+        write(f"a{seed}", range(1, 9 + 4 * (seed == 2)), r.uniform(1, 2, 8 + 4 * (seed == 2))) for seed in range(3)
     ]
     return {"a": several, "b": [write("b0", range(1, 13), r.uniform(1, 2, 12))]}
 

@@ -79,18 +79,14 @@ def where_needed(
     def chosen(x: tf.Tensor, *shape: int | tf.Tensor) -> tf.Tensor:
         return tf.gather_nd(tf.reshape(x, [-1, *shape]), places)
 
-    w, t = _by_length(
-        chosen(matrix, count, count), chosen(linear, count), chosen(factor, 1), shortest
-    )
+    w, t = _by_length(chosen(matrix, count, count), chosen(linear, count), chosen(factor, 1), shortest)
     share = 1 / tf.cast(count, linear.dtype)
     w = tf.tensor_scatter_nd_update(tf.reshape(tf.ones_like(linear) * share, [-1, count]), places, w)
     t = tf.tensor_scatter_nd_update(tf.reshape(tf.ones_like(factor), [-1, 1]), places, t)
     return tf.reshape(w, tf.shape(linear)), tf.reshape(t, tf.shape(factor))
 
 
-def _by_length(
-    matrix: tf.Tensor, linear: tf.Tensor, factor: tf.Tensor, shortest: float
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _by_length(matrix: tf.Tensor, linear: tf.Tensor, factor: tf.Tensor, shortest: float) -> tuple[tf.Tensor, tf.Tensor]:
     """The minimum and its length by sections of log t: [N, K, K], [N, K], [N, 1] -> [N, K], [N, 1]."""
     slope = linear / factor
 

@@ -35,13 +35,9 @@ EXAMPLE = """\
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads the flags, by default the process's, and converts."""
     parser = arguments.parser(DESCRIPTION, EXAMPLE, name="cub")
-    parser.add_argument(
-        "--split", required=True, choices=("ye", "sorted", "meta_dataset"), help="See above."
-    )
+    parser.add_argument("--split", required=True, choices=("ye", "sorted", "meta_dataset"), help="See above.")
     parser.add_argument("--crop", action="store_true", help="Cut to the bounding box.")
-    parser.add_argument(
-        "--image_size", type=int, default=84, help="Height and width (default: 84)."
-    )
+    parser.add_argument("--image_size", type=int, default=84, help="Height and width (default: 84).")
     args = parser.parse_args(argv)
 
     def convert():

@@ -72,12 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = arguments.parser(DESCRIPTION, EXAMPLE, name=None)
-    parser.add_argument(
-        "--fractions", type=arguments.numbers, help="Of the classes: train,val,test."
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="Which classes --fractions picks (default: 0)."
-    )
+    parser.add_argument("--fractions", type=arguments.numbers, help="Of the classes: train,val,test.")
+    parser.add_argument("--seed", type=int, default=0, help="Which classes --fractions picks (default: 0).")
     parser.add_argument("--lists", help="Folder with train.txt, val.txt and test.txt.")
     parser.add_argument(
         "--resize", choices=("stretch", "crop"), default="stretch",
@@ -92,7 +88,5 @@ def _parser() -> argparse.ArgumentParser:
         help="Larger images are shrunk to so many pixels, aspect ratio kept; 0: they stay as they are "
         f"(default: {LONGEST_SIDE}; --image_size goes before).",
     )  # fmt: skip
-    parser.add_argument(
-        "--min_images", type=int, default=2, help="A class with fewer images is short (default: 2)."
-    )
+    parser.add_argument("--min_images", type=int, default=2, help="A class with fewer images is short (default: 2).")
     return parser

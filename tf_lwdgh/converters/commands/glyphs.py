@@ -36,9 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--data_dir", default="data", help="Written to <data_dir>/glyphs (default: data)."
-    )
+    parser.add_argument("--data_dir", default="data", help="Written to <data_dir>/glyphs (default: data).")
     parser.add_argument("--overwrite", action="store_true", help="Make it anew where it is there.")
     args = parser.parse_args(argv)
     with command_line.clean_errors(f"{os.path.basename(sys.argv[0])}: error"):

@@ -37,15 +37,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Reads the flags, by default the process's, and converts."""
     parser = arguments.parser(DESCRIPTION, EXAMPLE, name="mini_imagenet")
     parser.add_argument("--form", help="One of the above, where --source holds several.")
-    parser.add_argument(
-        "--splits", help="Folder of train.csv, val.csv and test.csv (filename,label)."
-    )
-    parser.add_argument(
-        "--image_size", type=int, default=84, help="Height and width (default: 84)."
-    )
-    parser.add_argument(
-        "--subset", action="store_true", help="Accept other classes and numbers of images."
-    )
+    parser.add_argument("--splits", help="Folder of train.csv, val.csv and test.csv (filename,label).")
+    parser.add_argument("--image_size", type=int, default=84, help="Height and width (default: 84).")
+    parser.add_argument("--subset", action="store_true", help="Accept other classes and numbers of images.")
     args = parser.parse_args(argv)
 
     def convert():

@@ -33,12 +33,8 @@ EXAMPLE = "  python tools/convert_omniglot.py --source=downloads --split=vinyals
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads the flags, by default the process's, and converts."""
     parser = arguments.parser(DESCRIPTION, EXAMPLE, name="omniglot")
-    parser.add_argument(
-        "--split", required=True, choices=("vinyals", "lake", "meta_dataset"), help="See above."
-    )
-    parser.add_argument(
-        "--image_size", type=int, default=28, help="Height and width (default: 28)."
-    )
+    parser.add_argument("--split", required=True, choices=("vinyals", "lake", "meta_dataset"), help="See above.")
+    parser.add_argument("--image_size", type=int, default=28, help="Height and width (default: 28).")
     args = parser.parse_args(argv)
 
     def convert():

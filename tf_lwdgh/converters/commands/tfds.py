@@ -39,34 +39,22 @@ EXAMPLE = """\
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads the flags, by default the process's, and converts."""
-    parser = arguments.parser(
-        DESCRIPTION, EXAMPLE, name="that of --dataset, with _ for / and :", source=None
-    )
+    parser = arguments.parser(DESCRIPTION, EXAMPLE, name="that of --dataset, with _ for / and :", source=None)
     parser.set_defaults(name=None)
     parser.add_argument("--dataset", required=True, help="name, name/config, name/config:version.")
-    parser.add_argument(
-        "--split", required=True, choices=("classes", "superclasses", "own"), help="See above."
-    )
+    parser.add_argument("--split", required=True, choices=("classes", "superclasses", "own"), help="See above.")
     parser.add_argument("--fractions", type=arguments.numbers, help="train,val,test.")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="Which ones --fractions picks (default: 0)."
-    )
+    parser.add_argument("--seed", type=int, default=0, help="Which ones --fractions picks (default: 0).")
     parser.add_argument("--lists", help="Folder with train.txt, val.txt and test.txt.")
     parser.add_argument("--superclass", help="The label of the superclass, such as coarse_label.")
     parser.add_argument("--image_key", help="The image, where the supervised keys do not say it.")
     parser.add_argument("--label_key", help="The class, where the supervised keys do not say it.")
-    parser.add_argument(
-        "--tfds_splits", help="The set's splits to pool, such as train+test (see above)."
-    )
+    parser.add_argument("--tfds_splits", help="The set's splits to pool, such as train+test (see above).")
     parser.add_argument("--tfds_data_dir", help="Where TFDS keeps its sets (default: TFDS's own).")
-    parser.add_argument(
-        "--download", action="store_true", help="Let TFDS fetch and prepare the set."
-    )
+    parser.add_argument("--download", action="store_true", help="Let TFDS fetch and prepare the set.")
     parser.add_argument("--stand_in", type=int, help="Images a class to make up (see above).")
     parser.add_argument("--image_size", type=int, help="Height and width (default: as they are).")
-    parser.add_argument(
-        "--min_images", type=int, default=2, help="A class with fewer images is short (default: 2)."
-    )
+    parser.add_argument("--min_images", type=int, default=2, help="A class with fewer images is short (default: 2).")
     args = parser.parse_args(argv)
     args.name = args.name or default_name(args.dataset, args.stand_in)
 

@@ -43,12 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Reads the flags, by default the process's, and converts."""
     parser = arguments.parser(DESCRIPTION, EXAMPLE, name="tiered_imagenet")
     parser.add_argument("--form", help="One of the above, where --source holds several.")
-    parser.add_argument(
-        "--image_size", type=int, default=84, help="Height and width (default: 84)."
-    )
-    parser.add_argument(
-        "--channels", choices=("bgr", "rgb"), default="bgr", help="Of the .npz (default: bgr)."
-    )
+    parser.add_argument("--image_size", type=int, default=84, help="Height and width (default: 84).")
+    parser.add_argument("--channels", choices=("bgr", "rgb"), default="bgr", help="Of the .npz (default: bgr).")
     args = parser.parse_args(argv)
 
     def convert():

@@ -70,9 +70,7 @@ def filter_gradient(x: tf.Tensor, dz: tf.Tensor, size: int, dtype: str | None = 
         gradient = tf.reshape(tf.matmul(_patches(low_x, size), rows, transpose_a=True), shape)
     else:
         same = {"strides": [1, 1, 1, 1], "padding": "SAME"}
-        gradient = tf.raw_ops.Conv2DBackpropFilter(
-            input=low_x, filter_sizes=shape, out_backprop=low_dz, **same
-        )
+        gradient = tf.raw_ops.Conv2DBackpropFilter(input=low_x, filter_sizes=shape, out_backprop=low_dz, **same)
     return tf.cast(tf.cast(gradient, dtype), x.dtype)
 
 

@@ -98,9 +98,7 @@ def conv_norm_relu_pool(
     return Output(pooled, mean, variance)
 
 
-def conv_relu_pool(
-    images: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, dtype: str | None = None
-) -> tf.Tensor:
+def conv_relu_pool(images: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, dtype: str | None = None) -> tf.Tensor:
     """maxpool₂ₓ₂(relu(images ∗ kernel + bias)); differentiable twice in kernel and bias.
 
     Args:
@@ -118,9 +116,7 @@ def conv_relu_pool(
     def forward(kernel, bias):
         fixed = tf.stop_gradient(kernel), tf.stop_gradient(bias)
         filters = kernel.shape[-1]
-        parts = _by_chunks(
-            lambda x: _pool(convolve(x, fixed[0], dtype), fixed[1]), filters, images
-        )
+        parts = _by_chunks(lambda x: _pool(convolve(x, fixed[0], dtype), fixed[1]), filters, images)
         pooled, index = (tf.stop_gradient(tf.concat(x, 0)) for x in zip(*parts))
         return pooled, lambda dp: _first(dp, images, index, filters, dtype)
 

@@ -68,10 +68,7 @@ def cpu_sums_in_float32(dtype: str) -> bool:
         low = _products(x, kernel, dz)
         exact = _products(*(tf.cast(a, tf.float32) for a in (x, kernel, dz)))
         ours = [tf.cast(a, tf.float32) for a in low]
-        return all(
-            bool(tf.reduce_all(tf.abs(a - b) <= 1.01 * bound * tf.abs(b) + 1e-4))
-            for a, b in zip(ours, exact)
-        )
+        return all(bool(tf.reduce_all(tf.abs(a - b) <= 1.01 * bound * tf.abs(b) + 1e-4)) for a, b in zip(ours, exact))
 
 
 def _products(x: tf.Tensor, kernel: tf.Tensor, dz: tf.Tensor) -> list[tf.Tensor]:
@@ -80,11 +77,7 @@ def _products(x: tf.Tensor, kernel: tf.Tensor, dz: tf.Tensor) -> list[tf.Tensor]
     rows = [tf.reshape(a, [-1, a.shape[-1]]) for a in (x, dz)]
     return [
         tf.nn.conv2d(x, kernel, 1, "SAME"),
-        tf.raw_ops.Conv2DBackpropInput(
-            input_sizes=x.shape, filter=kernel, out_backprop=dz, **same
-        ),
-        tf.raw_ops.Conv2DBackpropFilter(
-            input=x, filter_sizes=kernel.shape, out_backprop=dz, **same
-        ),
+        tf.raw_ops.Conv2DBackpropInput(input_sizes=x.shape, filter=kernel, out_backprop=dz, **same),
+        tf.raw_ops.Conv2DBackpropFilter(input=x, filter_sizes=kernel.shape, out_backprop=dz, **same),
         tf.matmul(*rows, transpose_a=True),
     ]

@@ -71,9 +71,7 @@ class BatchNormalization(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         def weight(name: str, initializer: str, trainable: bool) -> keras.Variable:
-            return self.add_weight(
-                name=name, shape=(input_shape[-1],), initializer=initializer, trainable=trainable
-            )
+            return self.add_weight(name=name, shape=(input_shape[-1],), initializer=initializer, trainable=trainable)
 
         self.gamma = weight("gamma", "ones", True) if self.scale else None
         self.beta = weight("beta", "zeros", True) if self.center else None

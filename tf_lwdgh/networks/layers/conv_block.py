@@ -81,9 +81,7 @@ class ConvBlock(keras.layers.Layer):
     def _fused(self) -> bool:
         return self.fused and self.relu and not plain_only()
 
-    def call(
-        self, x: tf.Tensor, training: bool = False, patches: Patches | None = None
-    ) -> tf.Tensor:
+    def call(self, x: tf.Tensor, training: bool = False, patches: Patches | None = None) -> tf.Tensor:
         if not (training and self._fused):
             y = self.norm(self.conv(x), training=training)
             y = tf.nn.max_pool2d(y, 2, 2, "VALID")

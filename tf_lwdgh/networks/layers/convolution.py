@@ -17,9 +17,7 @@ class Convolution(keras.layers.Conv2D):
       product_dtype: of the products; None: the layer's own.
     """
 
-    def __init__(
-        self, filters: int, kernel_size: int, product_dtype: str | None = None, **kwargs
-    ) -> None:
+    def __init__(self, filters: int, kernel_size: int, product_dtype: str | None = None, **kwargs) -> None:
         super().__init__(filters, kernel_size, **{"padding": "same"} | kwargs)
         self.product_dtype = product_dtype
 

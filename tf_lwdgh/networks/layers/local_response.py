@@ -21,9 +21,7 @@ class LocalResponseNormalization(keras.layers.Layer):
       beta: β.
     """
 
-    def __init__(
-        self, radius: int = 5, bias: float = 1.0, alpha: float = 1.0, beta: float = 0.5, **kwargs
-    ) -> None:
+    def __init__(self, radius: int = 5, bias: float = 1.0, alpha: float = 1.0, beta: float = 0.5, **kwargs) -> None:
         super().__init__(**kwargs)
         self.radius, self.bias, self.alpha, self.beta = radius, bias, alpha, beta
 

@@ -29,9 +29,7 @@ class NormLeakyRelu(BatchNormalization):
             y = super().call(x, training=training)
             return y if self.slope == 1 else tf.nn.leaky_relu(y, self.slope)
         gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
-        y, mean, variance = norm_block.norm_leaky_relu(
-            x, gamma, beta, epsilon=self.epsilon, slope=self.slope
-        )
+        y, mean, variance = norm_block.norm_leaky_relu(x, gamma, beta, epsilon=self.epsilon, slope=self.slope)
         self.keep(mean, variance)
         return y
 

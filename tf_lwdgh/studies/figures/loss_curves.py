@@ -88,9 +88,7 @@ class LossCurves(FigureMaker):
         ]  # fmt: skip
 
     def _curve(self, axis, rows: list[Row], i: int) -> None:
-        epochs, loss, low, high = (
-            [row[name] for row in rows] for name in ("epoch", "loss", "low", "high")
-        )
+        epochs, loss, low, high = ([row[name] for row in rows] for name in ("epoch", "loss", "low", "high"))
         seeds = rows[0]["n_seeds"]
         label = f"{rows[0]['method']} ({seeds} seed{'s' if seeds > 1 else ''})"
         marker = {"marker": drawing.MARKERS[i % len(drawing.MARKERS)], "markersize": 4}

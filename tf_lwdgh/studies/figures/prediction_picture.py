@@ -193,9 +193,7 @@ def _queries(picture, draw: ImageDraw.ImageDraw, task: Task, layout: Layout, top
             _write_predictions(draw, said, label, corner)
 
 
-def _write_predictions(
-    draw: ImageDraw.ImageDraw, said: list[int], label: int, corner: tuple[int, int]
-) -> None:
+def _write_predictions(draw: ImageDraw.ImageDraw, said: list[int], label: int, corner: tuple[int, int]) -> None:
     """A line a method below the query; wrong ones red, with a cross for those who see no red."""
     left, top = corner
     for m, guess in enumerate(said):

@@ -96,9 +96,7 @@ class Predictions(FigureMaker):
             n_way=assembly.other_ways(episode),
         )
         source = assembly.source(_SPLIT)
-        batches = pipeline.listed_tasks(
-            source, listed, batch_size=len(listed), pipeline_config=assembly.pipeline
-        )
+        batches = pipeline.listed_tasks(source, listed, batch_size=len(listed), pipeline_config=assembly.pipeline)
         batch = next(iter(batches))
         return _Predicted(
             tasks=listed,
@@ -129,8 +127,7 @@ class Predictions(FigureMaker):
         )
         numbers = ", ".join(map(str, self.tasks))
         accuracies = "; ".join(
-            f"task {task.number}: "
-            + ", ".join(f"{m} {100 * task.accuracy(m):.1f} %" for m in task.predictions)
+            f"task {task.number}: " + ", ".join(f"{m} {100 * task.accuracy(m):.1f} %" for m in task.predictions)
             for task in tasks
         )
         return (

@@ -60,8 +60,7 @@ class WeightHistory(FigureMaker):
         kept = kept_steps(run_dir)
         if not kept:
             raise FileNotFoundError(
-                f"{type(self).__name__} needs runs with checkpoints. Received: {str(run_dir)!r}, "
-                "which has none."
+                f"{type(self).__name__} needs runs with checkpoints. Received: {str(run_dir)!r}, which has none."
             )
         rows = []
         for step in kept:
