@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--folder", required=True, help="a folder to be made, for all of it")
     parser.add_argument("--width", type=int, default=4000)
     parser.add_argument("--height", type=int, default=3000)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--out", default="large_photos.json")
     args = parser.parse_args()
     folder = pathlib.Path(args.folder).resolve()
