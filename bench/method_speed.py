@@ -49,9 +49,9 @@ _CLASSES, _IMAGES = 64, 600  # of mini-ImageNet's training split, for learners w
 class Contestant:
     """One method, ready to be stepped."""
 
-    def __init__(self, learner: str, w: workloads.Workload) -> None:
+    def __init__(self, name: str, w: workloads.Workload) -> None:
         keras.utils.set_random_seed(0)
-        files = [ROOT / "gin/mini_convnet4.gin", ROOT / f"gin/learners/{learner}.gin"]
+        files = [ROOT / "gin/mini_convnet4.gin", ROOT / f"gin/learners/{name}.gin"]
         config.parse([str(f) for f in files], [f"convnet4.filters = {w.filters}"])
         experiment = Experiment()
         learner = experiment.learner.for_classes(_CLASSES)

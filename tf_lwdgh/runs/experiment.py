@@ -135,7 +135,7 @@ class Experiment:
         learner = self.learner
         if spec is not None and "train" in splits:
             learner = learner.for_classes(episodes.n_classes(spec, "train", episode))
-        training = task_shapes.of_training(learner, episode, self.episodes, spec, splits)
+        training = task_shapes.of_training(learner, episode, self.episodes, noise, spec, splits)
         outer, strategy = OuterLoop(), strategies.make(self.strategy)
         told = {"gin settings": config.full_text(), "data set": getattr(spec, "fingerprint", "")}
         workers = Workers(strategy)

@@ -51,7 +51,7 @@ def _data(spec: Spec) -> str:
 
 def _tasks(assembly: Assembly) -> str:
     shape, training = assembly.shape, assembly.training_episode
-    return _shape(shape) + ("" if training is shape or training == shape else f"; in training {_shape(training)}")
+    return _shape(shape) + ("" if training == shape else f"; in training {_shape(training)}")
 
 
 def _shape(shape: TaskShape) -> str:

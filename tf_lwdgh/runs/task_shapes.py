@@ -24,21 +24,27 @@ _HOW_ANY_WAY = (
 
 
 def of_training(
-    learner: Learner, episode: EpisodeConfig, varying: VariableEpisodes | None, spec: Spec | None, splits: Sequence[str]
+    learner: Learner,
+    episode: EpisodeConfig,
+    varying: VariableEpisodes | None,
+    noise: LabelNoise,
+    spec: Spec | None,
+    splits: Sequence[str],
 ) -> TaskShape:
-    """What training tasks look like, as gin's TrainingTasks, LabelNoise and the learner have it.
+    """What training tasks look like, as gin's TrainingTasks and the learner have it.
 
     Args:
       learner: what is trained.
       episode: the shape of the other tasks.
       varying: how all tasks vary, where they do.
+      noise: which labels are wrong.
       spec: the data set's description, or None.
       splits: those that must be able to fill every task.
 
     Raises:
       ValueError: settings that don't go together, or a split that can't fill the tasks.
     """
-    others, noise, training = TrainingTasks(), LabelNoise(), episode
+    others, training = TrainingTasks(), episode
     if varying is not None:
         if noise.on:
             raise ValueError(pipeline.NO_NOISE.format(noise.share_of_labels))
