@@ -14,7 +14,7 @@ from tests.studies import probed_runs
 from tf_lwdgh.data import episodes, pipeline
 from tf_lwdgh.runs import experiment
 from tf_lwdgh.studies import probe as probing
-from tf_lwdgh.studies.probe import probe
+from tf_lwdgh.studies.probe import Prober, probe
 
 TEMPERATURE = 0.05  # so that the weights are far from alike
 STEPS, TASKS = 3, 3
@@ -120,6 +120,16 @@ def test_a_probe_writes_nothing_and_says_what_it_measured(folder, lwdgh):
     assert {p: p.stat().st_mtime_ns for p in run_dir.rglob("*")} == before
     assert (again.step, again.split, again.seed, again.run_dir) == (4, "val", 3, str(run_dir))
     assert again.rule.startswith(f"LWDGH(unit='variable', temperature={TEMPERATURE}, ")
+
+
+def test_checkpoints_one_after_the_other_are_measured_as_each_alone(folder, lwdgh):
+    prober = Prober(lwdgh[0], data_dir=folder / "data")
+    first, last = prober.at(4, steps=2), prober.at(8, steps=2)
+    alone = probe(lwdgh[0], data_dir=folder / "data", steps=2, which=8)
+    assert (first.step, last.step) == (4, 8)
+    for name in ("losses", "gradient_norms", "gci", "cosines", "weights", "update_norms", "mean_norms"):
+        np.testing.assert_array_equal(getattr(last, name), getattr(alone, name))
+        assert not np.array_equal(getattr(first, name), getattr(last, name))
 
 
 def test_the_same_tasks_and_numbers_come_again_and_for_every_method(folder, lwdgh, found):

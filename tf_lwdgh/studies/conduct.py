@@ -175,6 +175,7 @@ def _figures(study: Study, place: Place, kept: Mapping[Job, Result]) -> list[Fig
             by_method.setdefault(job.method, []).append(job.run_dir)
     drawn = []
     for maker in study.figures:
+        print(f"drawing {maker.name}", file=sys.stderr)
         try:
             drawn.append(maker.draw(by_method, data_dir=place.data_dir))
         except (ValueError, FileNotFoundError) as error:

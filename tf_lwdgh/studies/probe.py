@@ -89,16 +89,8 @@ class Probe:
         return _ratio(*norms)
 
 
-def probe(
-    run_dir: str | os.PathLike[str],
-    *,
-    data_dir: str | os.PathLike[str],
-    steps: int = 100,
-    which: str | int = "last",
-    seed: int = 0,
-    split: str = "train",
-) -> Probe:
-    """Measures a run's checkpoint on meta-batches drawn for it.
+class Prober:
+    """Measures a run's checkpoints, all on the same meta-batches.
 
     The tasks depend on (seed, split) alone, so that runs with the same data and shape of tasks are probed
     on the same ones; their stream is none that training draws from. Images of 'train' are augmented,
@@ -110,39 +102,73 @@ def probe(
     Args:
       run_dir: a folder that `train` wrote.
       data_dir: the folder of data sets.
-      steps: S, how many meta-batches.
-      which: 'last', 'best', or the step of a checkpoint that the run has kept.
       seed: of the tasks.
       split: 'train', 'val' or 'test'.
 
     Raises:
-      FileNotFoundError: no such run, checkpoint or data set.
-      ValueError: an argument breaks its rule, or the split can't fill the run's tasks.
+      FileNotFoundError: no such run or data set.
+      ValueError: an argument breaks its rule.
     """
-    _check_whole("steps", steps, least=1)
-    _check_whole("seed", seed)
-    assembly = experiment.from_run(run_dir, data_dir=data_dir, splits=[split])
-    step = _load(assembly, run_dir, which)
-    stream = _stream(seed)
-    batches = pipeline.meta_batches(
-        assembly.source(split),
-        assembly.training_episode if split == "train" else assembly.shape,
-        meta_batch_size=assembly.outer.meta_batch_size,
-        seed=stream,
-        end_step=steps,
-        augment=split == "train",
-        label_noise=assembly.label_noise if split == "train" else None,
-        pipeline_config=assembly.pipeline,
-    )
-    meter = _meter(assembly, step, stream)
-    measured = [meter(batch, tf.constant(s, tf.int64)) for s, batch in enumerate(batches)]
-    arrays = {k: np.stack([m[k].numpy() for m in measured]).astype(np.float64) for k in measured[0]}
-    units = list(assembly.parameters.units(assembly.experiment.aggregator.unit))
-    moving = [u for u in range(len(units)) if arrays["gradient_norms"][:, u].any()]
-    kept = {k: v if k == "losses" else v[:, moving] for k, v in arrays.items()}
-    rule = repr(_attention(assembly.experiment.aggregator))
-    names = tuple(units[u] for u in moving)
-    return Probe(os.fspath(run_dir), step, split, seed, rule, names, **kept)
+
+    def __init__(
+        self,
+        run_dir: str | os.PathLike[str],
+        *,
+        data_dir: str | os.PathLike[str],
+        seed: int = 0,
+        split: str = "train",
+    ) -> None:
+        _check_whole("seed", seed)
+        self._run_dir, self._seed, self._split = os.fspath(run_dir), seed, split
+        self._assembly = experiment.from_run(run_dir, data_dir=data_dir, splits=[split])
+        self._measure = _meter(self._assembly, _stream(seed))
+
+    def at(self, which: str | int = "last", *, steps: int = 100) -> Probe:
+        """Measures one checkpoint.
+
+        Args:
+          which: 'last', 'best', or the step of a checkpoint that the run has kept.
+          steps: S, how many meta-batches.
+
+        Raises:
+          FileNotFoundError: no such checkpoint.
+          ValueError: an argument breaks its rule, or the split can't fill the run's tasks.
+        """
+        _check_whole("steps", steps, least=1)
+        assembly, training = self._assembly, self._split == "train"
+        step = _load(assembly, self._run_dir, which)
+        batches = pipeline.meta_batches(
+            assembly.source(self._split),
+            assembly.training_episode if training else assembly.shape,
+            meta_batch_size=assembly.outer.meta_batch_size,
+            seed=_stream(self._seed),
+            end_step=steps,
+            augment=training,
+            label_noise=assembly.label_noise if training else None,
+            pipeline_config=assembly.pipeline,
+        )
+        at = tf.constant(min(step, assembly.total_steps - 1), tf.int64)
+        measured = [self._measure(batch, tf.constant(s, tf.int64), at) for s, batch in enumerate(batches)]
+        arrays = {k: np.stack([m[k].numpy() for m in measured]).astype(np.float64) for k in measured[0]}
+        units = list(assembly.parameters.units(assembly.experiment.aggregator.unit))
+        moving = [u for u in range(len(units)) if arrays["gradient_norms"][:, u].any()]
+        kept = {k: v if k == "losses" else v[:, moving] for k, v in arrays.items()}
+        rule = repr(_attention(assembly.experiment.aggregator))
+        names = tuple(units[u] for u in moving)
+        return Probe(self._run_dir, step, self._split, self._seed, rule, names, **kept)
+
+
+def probe(
+    run_dir: str | os.PathLike[str],
+    *,
+    data_dir: str | os.PathLike[str],
+    steps: int = 100,
+    which: str | int = "last",
+    seed: int = 0,
+    split: str = "train",
+) -> Probe:
+    """Measures one checkpoint of a run: `Prober.at`, whose arguments and errors these are."""
+    return Prober(run_dir, data_dir=data_dir, seed=seed, split=split).at(which, steps=steps)
 
 
 class _StandingClock(Clock):
@@ -156,15 +182,14 @@ class _StandingClock(Clock):
         return tf.random.fold_in(super().key(stream), self._batch, alg="philox")
 
 
-def _meter(assembly: Assembly, step: int, stream: int) -> Callable[[Episode, tf.Tensor], dict[str, tf.Tensor]]:
-    """A graph from a meta-batch and its number to what Probe holds of it, without the axis S."""
+def _meter(assembly: Assembly, stream: int) -> Callable[[Episode, tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
+    """A graph from a meta-batch, its number and the run's step to what Probe holds of it, without the axis S."""
     parameters, outer = assembly.parameters, assembly.outer
     aggregator = assembly.experiment.aggregator
     units, attention = parameters.units(aggregator.unit), _attention(aggregator)
-    at = tf.constant(min(step, assembly.total_steps - 1), tf.int64)
 
     @tf.function(autograph=False)
-    def measure(episodes: Episode, batch: tf.Tensor) -> dict[str, tf.Tensor]:
+    def measure(episodes: Episode, batch: tf.Tensor, at: tf.Tensor) -> dict[str, tf.Tensor]:
         clock = _StandingClock(batch, at, steps_per_epoch=outer.steps_per_epoch, epochs=outer.epochs, seed=stream)
         outcome = outer_gradients(
             parameters,

@@ -26,8 +26,16 @@ def probed(monkeypatch):
         asked.append((run_dir, settings))
         return PROBE
 
-    for module in (weight_scatter, weight_history):
-        monkeypatch.setattr(module, "probe", probe)
+    class Prober:
+        def __init__(self, run_dir, **settings):
+            self._about = run_dir, settings
+
+        def at(self, which, **settings):
+            run_dir, rest = self._about
+            return probe(run_dir, which=which, **rest, **settings)
+
+    monkeypatch.setattr(weight_scatter, "probe", probe)
+    monkeypatch.setattr(weight_history, "Prober", Prober)
     return asked
 
 

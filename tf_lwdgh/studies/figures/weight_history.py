@@ -12,7 +12,7 @@ from tf_lwdgh import config
 from tf_lwdgh.studies.figures import drawing
 from tf_lwdgh.studies.figures.base import Figure, FigureMaker, Path, Row, Runs
 from tf_lwdgh.studies.figures.weight_scatter import LABELS
-from tf_lwdgh.studies.probe import kept_steps, probe
+from tf_lwdgh.studies.probe import Prober, kept_steps
 from tf_lwdgh.studies.probe_summary import QUANTITIES, UnitSummary, summarise
 
 
@@ -63,16 +63,9 @@ class WeightHistory(FigureMaker):
                 f"{type(self).__name__} needs runs with checkpoints. Received: {str(run_dir)!r}, which has none."
             )
         rows = []
+        prober = Prober(run_dir, data_dir=data_dir, seed=self.seed, split=self.split)
         for step in kept:
-            found = probe(
-                run_dir,
-                data_dir=data_dir,
-                steps=self.steps,
-                which=step,
-                seed=self.seed,
-                split=self.split,
-            )
-            rows += _of_checkpoint(method, step, summarise(found).pooled)
+            rows += _of_checkpoint(method, step, summarise(prober.at(step, steps=self.steps)).pooled)
         return rows
 
     def _caption(self, table: list[Row]) -> str:
