@@ -61,6 +61,8 @@ echo "setup: installing TensorFlow and the rest into .venv; a download of about 
 # The pip that comes with Python 3.10 searches for hours for versions that fit; this one takes seconds.
 "${pip[@]}" install "${quiet[@]}" pip==26.3
 pip=(.venv/bin/python -m pip)
-"${pip[@]}" install "${quiet[@]}" --requirement requirements.txt
+"${pip[@]}" install "${quiet[@]}" --no-compile --requirement requirements.txt
+# pip would compile with one core. Some packages ship files that no Python compiles.
+.venv/bin/python -m compileall -q -j 0 .venv/lib >/dev/null || true
 cp requirements.txt "$stamp"
 echo "setup: done"

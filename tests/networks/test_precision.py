@@ -111,6 +111,7 @@ def train(dtype, steps=30, loss_scale=1.0):
     return losses, step
 
 
+@pytest.mark.slow
 def test_training_in_bfloat16_lowers_the_loss_as_float32_does():
     (low, step), (single, _) = train("mixed_bfloat16"), train("float32")
     assert all(v.dtype == "float32" for v in (*step.parameters.model.variables, *step.optimizer.variables[2:]))

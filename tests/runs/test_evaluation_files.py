@@ -100,7 +100,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(c, marks=[pytest.mark.slow] * (c == "one query a call")) for c in CASES]
+    "case", [pytest.param(c, marks=[pytest.mark.slow] * (c in ("one query a call", "a mixture of varying ways"))) for c in CASES]
 )
 def test_tables_and_calibration_are_those_of_an_oracle(folder, case):
     name, settings, params, per_call = CASES[case]

@@ -61,6 +61,7 @@ def _lines(run_dir):
     ]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_bit_whatever_the_storage(folder, run):
     asked = iter([False, False, True])
     assert _train(folder, "stopped", stop=lambda: next(asked)).at.step == 3

@@ -174,6 +174,7 @@ def test_a_stop_ends_the_profile_and_the_rest_of_the_run_can_be_profiled(folder,
     assert _weights(folder / "stopped") == _weights(plain)
 
 
+@pytest.mark.slow
 def test_an_error_ends_the_profile_and_keeps_the_steps_before_it(folder, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         _train(folder, "interrupted", spoil_at=9)
@@ -182,6 +183,7 @@ def test_an_error_ends_the_profile_and_keeps_the_steps_before_it(folder, tmp_pat
     assert _steps(path)[:2] == [8, 9]
 
 
+@pytest.mark.slow
 def test_without_a_whole_step_no_profile_is_kept(folder, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         _train(folder, "spoiled", spoil_at=7)

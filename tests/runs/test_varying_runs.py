@@ -72,6 +72,7 @@ def _lines(run_dir):
     return [{k: v for k, v in line.items() if not k.startswith("speed/")} for line in lines]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_bit(folder, run):
     asked = iter([False, True])
     assert _train(folder, "stopped", lambda: next(asked)).at.step == 2

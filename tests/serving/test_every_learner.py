@@ -89,10 +89,10 @@ def tasks(any_way: bool) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     return found
 
 
-# One of each kind of classifier that is learned: a network, rates, means, items, a head, a solver, a mixture.
+# One of each kind of classifier that is learned: a network, rates, means, items, a solver, a mixture.
 QUICK = (
     "MAML", "MetaSGD", "ProtoMAML", "MAMLPlusPlus", "MetaLearnerLSTM", "PrototypicalNetwork", "MatchingNetwork",
-    "RelationNetwork", "SNAIL", "CSN", "MetaNet", "Baseline", "LogisticRegression", "Reconciling", "SimpleShot",
+    "RelationNetwork", "SNAIL", "CSN", "MetaNet", "LogisticRegression", "Reconciling",
 )  # fmt: skip
 
 

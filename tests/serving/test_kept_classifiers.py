@@ -27,7 +27,7 @@ def same_bits(a, b) -> None:
         assert x.tobytes() == y.tobytes()
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=[pytest.mark.slow] * (c == "residual")) for c in CASES])
 def test_a_kept_classifier_gives_the_bits_of_one_call(exported, case, tmp_path):
     model, (support, labels, query) = exported[case].loaded, task()
     whole = model.adapt_and_predict(support, labels, query)

@@ -22,7 +22,8 @@ from tf_lwdgh.serving import module as serving
 from tf_lwdgh.types import Episode
 
 
-def test_a_fresh_process_without_the_package_predicts_as_this_one(exported, tmp_path):
+@pytest.mark.parametrize("cases", [("transductive", "residual"), pytest.param(tuple(CASES), marks=pytest.mark.slow)])
+def test_a_fresh_process_without_the_package_predicts_as_this_one(exported, tmp_path, cases):
     support, labels, query = task()
     np.savez(tmp_path / "task.npz", support=support, labels=labels, query=query)
     program = """
@@ -39,7 +40,7 @@ def test_a_fresh_process_without_the_package_predicts_as_this_one(exported, tmp_
         np.savez("outputs.npz", **outputs)
         assert not [name for name in sys.modules if name.startswith("tf_lwdgh.")]
     """
-    exports = [exported[case] for case in CASES]
+    exports = [exported[case] for case in cases]
     paths = [e.path for e in exports]
     command = [sys.executable, "-I", "-c", textwrap.dedent(program), *paths]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

@@ -114,10 +114,10 @@ SERVED = [
     ("transductive", [], None, "inductive"),
     ("transductive", [], "as_trained", "transductive"),
     pytest.param("transductive", [], "global", "global", marks=pytest.mark.slow),
-    ("transductive", ["BATCH_NORM = 'transductive'"], None, "transductive"),
+    pytest.param("transductive", ["BATCH_NORM = 'transductive'"], None, "transductive", marks=pytest.mark.slow),
     pytest.param("transductive", ["MAML.batch_norm='global'"], None, "global", marks=pytest.mark.slow),
     pytest.param("transductive", ["Evaluation.inner_steps = 1"], None, "inductive", marks=pytest.mark.slow),
-    ("global", [], None, "global"),
+    pytest.param("global", [], None, "global", marks=pytest.mark.slow),
     ("global", [], "transductive", "transductive"),
     pytest.param("inductive", [], None, "inductive", marks=pytest.mark.slow),
 ]
