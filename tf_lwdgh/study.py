@@ -80,7 +80,7 @@ def define_flags() -> None:
         "what was found. The test split is not read before.",
     )  # fmt: skip
     flags.DEFINE_integer("job", None, "Run one job, by its number, and nothing else.")
-    flags.DEFINE_bool("dry_run", False, "Say what would run and how long it takes; run nothing.")
+    flags.DEFINE_bool("dry_run", False, "Say what would run and how long each takes; run nothing.")
     flags.DEFINE_bool("report", False, "Write the report of what is there; run nothing.")
     flags.DEFINE_multi_string(
         "run", [], "Draw the study's figures of runs that are there, such as --run='MAML=runs/maml'; a "
@@ -124,7 +124,7 @@ def study(args: flags.FlagValues, argv: Sequence[str]) -> int:
         wanted = jobs.make(made, only=args.only, data_dir=args.data_dir, out=out)
         print("".join(f"{n:4d}  {job.name}\n" for n, job in enumerate(wanted)), end="")
         with executor() as ready:
-            estimate.say(wanted, made, ready.shares)
+            estimate.say(wanted, made, ready.shares, each=True)
         return 0
     if args.run:
         conduct.draw(made, place, args.run)

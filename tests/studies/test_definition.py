@@ -93,6 +93,9 @@ def test_published_figures_are_found_by_setting():
         ("one/Setting.name = '5 shot'", "Study.settings must have different names"),
         ("Study.gin_params = 'A = 1'", "Study.gin_params must be a list of texts"),
         ("a/Method.gin_files = 'x.gin'", "Method.gin_files must be a list of texts"),
+        ("a/Method.start = 'MAML + LWDGH'", "stands above 'MAML' in Study.methods: there is none. Received: .*LWDGH'"),
+        ("b/Method.start = 'maml'", "stands above 'MAML . LWDGH' in Study.methods: MAML. Received: .*'maml'"),
+        ("a/Method.absent = 'no'\nb/Method.start = 'MAML'", "trained here and .*: there is none. Received"),
         ("a/Method.name = '+'", None),
     ],
 )

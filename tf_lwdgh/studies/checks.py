@@ -58,7 +58,7 @@ def check(jobs: Sequence[Job]) -> dict[Job, Expected]:
         cell = (job.setting, job.method)
         if cell not in by_cell:
             by_cell[cell] = _expected(job, hashes)
-        settings = {**by_cell[cell].settings, "Experiment.seed": str(job.seed)}
+        settings = {**by_cell[cell].settings, "Experiment.seed": str(job.seed), **job.start_settings}
         found[job] = dataclasses.replace(by_cell[cell], settings=settings)
     return found
 
@@ -119,7 +119,10 @@ def finished(job: Job, expected: Expected) -> Result | None:
 
 
 def _refuse_other(job: Job, expected: Expected, found: Result) -> None:
-    changed = resume.differences(found.settings, expected.settings)
+    settings = dict(found.settings)
+    if job.start and settings.get("Experiment.start", "").endswith(repr(os.path.relpath(job.start_dir, job.out))[1:]):
+        settings["Experiment.start"] = expected.settings["Experiment.start"]  # wherever the study's folder was
+    changed = resume.differences(settings, expected.settings)
     if found.fingerprint != expected.fingerprint:
         changed.append(("data set fingerprint", found.fingerprint, expected.fingerprint))
     if changed or found.steps < expected.steps:

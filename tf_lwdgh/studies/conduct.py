@@ -88,15 +88,26 @@ class Conductor:
         if todo:
             board.say(f"{len(todo)} of {len(self.expected)} jobs to run, {at_once} at once")
 
-        def ended(job: Job, came: Result | BaseException) -> None:
+        def ended(job: Job, came: Result | BaseException) -> dict[Job, int]:
             result = worker.keep_outcome(job, came)
             board.ended(job, result)
-            if result is not None:
-                self.done[job] = result
-                write_report(self.study, self.place, figures=False)
+            if result is None:
+                return {}
+            self.done[job] = result
+            write_report(self.study, self.place, figures=False)
+            return ready([other for other in todo if other.starts_from(job)])
+
+        def ready(found: Sequence[Job]) -> dict[Job, int]:
+            """Those that can begin. The others have come to nothing."""
+            begin: dict[Job, int] = {}
+            for job in found:
+                why = self._no_start(job)
+                begin |= ended(job, RuntimeError(why)) if why else {job: todo[job]}
+            return begin
 
         board.watch()
-        execute(todo, started=board.started, ended=ended, watch=board.watch, stop=stop)
+        first = ready([job for job in todo if not any(job.starts_from(other) for other in todo)])
+        execute(first, started=board.started, ended=ended, watch=board.watch, stop=stop)
         board.watch(at_end=True)
         return not self.missing
 
@@ -111,6 +122,8 @@ class Conductor:
             raise ValueError(f"--job must be in [0, {len(wanted)}). Received: --job={number}.")
         job = wanted[number]
         if job not in self.done:
+            if why := self._no_start(job):
+                raise ValueError(f"{job.name}: {why}.")
             try:
                 self.done[job] = worker.run(job, self.expected[job].steps, stop=stop)
             except worker.Stopped:
@@ -118,6 +131,16 @@ class Conductor:
                 return False
         print(f"{job.name}: {outcome(self.done[job])}")
         return self.done[job].state == results.DONE
+
+    def _no_start(self, job: Job) -> str:
+        """Why there is no run that a job can start from; '' where there is or none is needed."""
+        if not job.start:
+            return ""
+        found = results.read(job.start_result_path)
+        if found is not None and found.state == results.DONE:
+            return ""
+        became = found.state if found else "is not done yet"
+        return f"it starts from the run of {job.start}, which {became}"
 
 
 def from_gin(

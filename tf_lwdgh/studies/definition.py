@@ -24,6 +24,8 @@ class Method:
       name: as the tables show it.
       gin_files: on top of the experiment's and the setting's.
       gin_params: bindings on top of those.
+      start: the name of a method above it, from whose run of the same setting and seed this one starts
+        (Experiment.start), such as a pretraining; '': from random values.
       published: the accuracy that somebody published, such as '48.17 ± 1.75' (per cent), by the
         setting's name; a single setting needs no name: '48.17 ± 1.75' alone.
       source: where it was published.
@@ -33,6 +35,7 @@ class Method:
     name: str = config.REQUIRED
     gin_files: Strings = ()
     gin_params: Strings = ()
+    start: str = ""
     published: Mapping[str, str] | str = dataclasses.field(default_factory=dict)
     source: str = ""
     absent: str = ""
@@ -147,6 +150,18 @@ class Study:
                     f"{', '.join(double) or 'the empty name'}."
                 )
         object.__setattr__(self, "methods", tuple(self.methods))
+        self._check_starts()
+
+    def _check_starts(self) -> None:
+        above: list[str] = []
+        for method in self.methods:
+            if method.start and method.start not in above:
+                raise ValueError(
+                    f"Method.start must name a method that is trained here and stands above {method.name!r} in "
+                    f"Study.methods: {', '.join(above) or 'there is none'}. Received: Method.start = {method.start!r}."
+                )
+            if not method.absent:
+                above.append(method.name)
 
     def _check_seeds(self) -> None:
         whole = all(isinstance(s, int) and not isinstance(s, bool) for s in self.seeds)
@@ -165,11 +180,11 @@ class Study:
                 f"Received: Study.search = {self.search!r}."
             )
         tuned = [name for s in searches for name in s.method]
-        known = [m.name for m in self.methods if not m.absent]
+        known = [m.name for m in self.methods if not m.absent and not m.start]
         wrong = [n for n in tuned if n not in known or tuned.count(n) > 1]
         if wrong:
             raise ValueError(
-                "Search.method must name methods of the study that are trained here, each once: "
+                "Search.method must name methods of the study that are trained here, from random values, each once: "
                 f"{', '.join(known)}. Received: {', '.join(dict.fromkeys(wrong))}."
             )
         object.__setattr__(self, "search", searches)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long a study takes, told before it begins: a few meta-steps and test tasks of the baseline, timed.
+"""How long a study takes, told before it begins: a few meta-steps and test tasks, timed.
 
 Nothing but the settings is needed: images are random, of the right shape (EpisodeConfig's, where the tasks'
-shapes vary). Other methods take 0.6 to 3
-times as long as MAML with the mean (docs/performance.md); the estimate counts them as alike.
+shapes vary). A study that begins times its baseline alone, though others take 0.3 to 25 times as long
+(docs/performance.md); --dry_run times every method.
 
     python -m tf_lwdgh.studies.estimate '{"gin_files": [...], "gin_params": [...]}'
 
@@ -28,32 +28,36 @@ from tf_lwdgh.studies.local import Slot
 _TIMED_STEPS = 3
 
 
-def say(todo: Collection[Job], study: Study, shares: Sequence[Slot]) -> None:
+def say(todo: Collection[Job], study: Study, shares: Sequence[Slot], *, each: bool = False) -> None:
     """Prints how long jobs take.
 
     Args:
       todo: the jobs.
       study: whose they are.
       shares: the slots that they run in.
+      each: whether every method is timed; else the baseline alone, and the others count as alike.
     """
-    hours = 0.0
+    seconds = 0.0
     for setting in study.settings:
         here = [j for j in todo if j.setting == setting.name]
         if not here:
             continue
-        timed = time_job(next((j for j in here if j.method == study.baseline), here[0]), shares[0])
-        run = timed["steps"] * timed["step"] + timed["tasks"] * timed["task"]
-        hours += len(here) * run / 3600
-        print(
-            f"{setting.name or study.title}: {timed['step']:.2f} s a meta-step on one job's share, "
-            f"{timed['steps']} of them: {duration(run)} a run, {len(here)} runs",
-            flush=True,
-        )
-    print(
-        f"all {len(todo)} runs, {len(shares)} at once: about {hours / len(shares):.1f} hours, "
-        f"were all as fast as {study.baseline} and each as fast as one alone",
-        flush=True,
-    )
+        methods = list(dict.fromkeys(j.method for j in here))
+        usual = study.baseline if study.baseline in methods else methods[0]
+        for method in methods if each else [usual]:
+            mine = [j for j in here if j.method == method or not each]
+            timed = time_job(next(j for j in mine if j.method == method), shares[0])
+            run = timed["steps"] * timed["step"] + timed["tasks"] * timed["task"]
+            seconds += len(mine) * run
+            name = ", ".join(filter(None, (method if each else "", setting.name))) or study.title
+            print(
+                f"{name}: {timed['step']:.3f} s a meta-step on one job's share, "
+                f"{timed['steps']} of them: {duration(run)} a run, {len(mine)} runs",
+                flush=True,
+            )
+    alike = "were each as fast as one alone" if each else f"were all as fast as {study.baseline} and each as one alone"
+    hours = seconds / len(shares) / 3600
+    print(f"all {len(todo)} runs, {len(shares)} at once: about {hours:.1f} hours, {alike}", flush=True)
 
 
 def time_job(job: Job, share: Slot) -> dict[str, float]:

@@ -27,6 +27,7 @@ class Job:
       data_dir: the folder of data sets.
       out: the study's folder.
       directory: where relative gin files are looked for.
+      start: the method from whose run this one starts; '' where none.
       note: a sentence about it for the report.
     """
 
@@ -40,6 +41,7 @@ class Job:
     data_dir: str
     out: str
     directory: str
+    start: str = ""
     note: str = ""
 
     @property
@@ -52,23 +54,47 @@ class Job:
         """Method and setting, for people, such as 'LWDGH, 1-shot'."""
         return ", ".join(filter(None, (self.method, self.setting)))
 
-    @property
-    def _parts(self) -> list[str]:
-        return [*filter(None, (slug(self.setting), slug(self.method))), f"seed{self.seed}"]
+    def _parts(self, method: str) -> list[str]:
+        return [*filter(None, (slug(self.setting), slug(method))), f"seed{self.seed}"]
 
     @property
     def run_dir(self) -> str:
         """The run's folder."""
-        return os.path.join(self.out, "runs", *self._parts)
+        return os.path.join(self.out, "runs", *self._parts(self.method))
+
+    @property
+    def start_dir(self) -> str:
+        """The folder of the run that it starts from; '' where there is none."""
+        return os.path.join(self.out, "runs", *self._parts(self.start)) if self.start else ""
 
     @property
     def result_path(self) -> str:
         """Where the result is kept; the report is made of these files alone."""
-        return os.path.join(self.out, "results", "-".join(self._parts) + ".json")
+        return self._result_path(self.method)
+
+    @property
+    def start_result_path(self) -> str:
+        """Where the result of the run that it starts from is kept."""
+        return self._result_path(self.start)
+
+    def _result_path(self, method: str) -> str:
+        return os.path.join(self.out, "results", "-".join(self._parts(method)) + ".json")
+
+    def starts_from(self, other: Job) -> bool:
+        """Whether it starts from the other's run."""
+        return bool(self.start) and self.start_dir == other.run_dir
+
+    @property
+    def start_settings(self) -> dict[str, str]:
+        """The settings that let it start there, by name; none where it starts from random values."""
+        if not self.start:
+            return {}
+        return {"Experiment.start": repr(self.start_dir), "Experiment.start_checkpoint": repr(self.checkpoint)}
 
     def train_command(self, threads: int | None = None) -> list[str]:
         """The command that trains; `threads` bounds the operations at once."""
         extra = [] if threads is None else [f"Threads.inter_op = {threads}"]
+        extra += [f"{name} = {value}" for name, value in self.start_settings.items()]
         return [
             *_python("train"),
             *(f"--gin_file={f}" for f in self.gin_files),
@@ -131,5 +157,6 @@ def job(
     return Job(
         setting=setting.name, method=method.name, seed=seed, gin_files=files,
         gin_params=(*params, *tuned.bindings, f"Experiment.seed = {seed}"),
-        evaluation=study.evaluation, checkpoint=study.checkpoint, note=tuned.note, **place,
+        evaluation=study.evaluation, checkpoint=study.checkpoint, start=method.start,
+        note=" ".join(filter(None, (f"Starts from {method.start}." * bool(method.start), tuned.note))), **place,
     )  # fmt: skip
