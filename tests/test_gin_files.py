@@ -149,17 +149,19 @@ def test_every_experiment_is_the_papers_method_on_its_data_set_and_backbone(path
 
 
 @pytest.mark.parametrize("path", RECIPES)
-def test_a_recipe_is_a_learners_own_on_its_data_set(path, monkeypatch, tmp_path):
+def test_a_recipe_is_a_learners_own_on_top_of_its_experiment(path, monkeypatch, tmp_path):
+    data_set, _, learner = name_of(path).partition("_")
+    below = {"mini": "gin/mini_convnet4.gin", "omniglot": "gin/omniglot.gin"}[data_set]
     monkeypatch.chdir(tmp_path)
-    config.parse([str(ROOT / path)])
+    config.parse([str(ROOT / below), str(ROOT / path)])
     assembly = Experiment().build(None, spec=described(DatasetConfig()), splits=store.SPLITS)
     assert (assembly.episode.n_way, assembly.episode.k_shot, assembly.episode.n_query) == (5, 1, 15)
     assert assembly.evaluation_episode(Evaluation()) == assembly.episode
-    data_set, learner = name_of(path).split("_")
     assert assembly.dataset.name.split("_")[0] == data_set
-    assert letters(type(assembly.learner).__name__).startswith(learner)
+    assert letters(type(assembly.learner).__name__).startswith(letters(learner))
+    assert type(assembly.experiment.aggregator).__name__ == "Mean" and assembly.experiment.explore is None
     lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
-    assert "5-way 1-shot" in lines[0] and lines[1] == COMMAND.format(path)
+    assert lines[1] == COMMAND.format(f"{below} --gin_file={path}")
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS)

@@ -24,6 +24,7 @@ a/Method.published = {'1-shot': '48.17 ± 1.75'}
 b/Method.name = 'MAML + LWDGH'
 b/Method.gin_files = ['lwdgh.gin']
 b/Method.gin_params = ['LWDGH.temperature = 2']
+b/Method.gin_params_in = {'5-shot': ['LWDGH.temperature = 3']}
 one/Setting.name = '1-shot'
 five/Setting.name = '5-shot'
 five/Setting.gin_files = ['5.gin']
@@ -39,8 +40,10 @@ def test_files_and_bindings_go_on_top_of_each_other_in_the_stated_order():
     job = next(j for j in made() if j.setting == "5-shot" and j.method == "MAML + LWDGH")
     assert job.gin_files == ("e.gin", "5.gin", "lwdgh.gin", "last.gin")
     assert job.gin_params == (
-        "A = 1", "K = 5", "LWDGH.temperature = 2", "Z = 1", "Experiment.seed = 3"
+        "A = 1", "K = 5", "LWDGH.temperature = 2", "LWDGH.temperature = 3", "Z = 1", "Experiment.seed = 3"
     )  # fmt: skip
+    other = next(j for j in made() if j.setting == "1-shot" and j.method == "MAML + LWDGH")
+    assert other.gin_params == ("A = 1", "LWDGH.temperature = 2", "Z = 1", "Experiment.seed = 3")
     assert job.evaluation == ("Evaluation.n_tasks = 7",)
 
 
@@ -93,6 +96,8 @@ def test_published_figures_are_found_by_setting():
         ("one/Setting.name = '5 shot'", "Study.settings must have different names"),
         ("Study.gin_params = 'A = 1'", "Study.gin_params must be a list of texts"),
         ("a/Method.gin_files = 'x.gin'", "Method.gin_files must be a list of texts"),
+        ("b/Method.gin_params_in = {'9-shot': ['A = 2']}", "settings of the study: 1-shot, 5-shot. .*LWDGH': 9-shot"),
+        ("b/Method.gin_params_in = {'5-shot': 'A = 2'}", "must hold a list of texts for each setting. .*'A = 2'"),
         ("a/Method.start = 'MAML + LWDGH'", "stands above 'MAML' in Study.methods: there is none. Received: .*LWDGH'"),
         ("b/Method.start = 'maml'", "stands above 'MAML . LWDGH' in Study.methods: MAML. Received: .*'maml'"),
         ("a/Method.absent = 'no'\nb/Method.start = 'MAML'", "trained here and .*: there is none. Received"),

@@ -24,6 +24,8 @@ class Method:
       name: as the tables show it.
       gin_files: on top of the experiment's and the setting's.
       gin_params: bindings on top of those.
+      gin_params_in: bindings on top of those in some settings, by the setting's name, such as
+        {'5-shot': ['TrainingTasks.n_way = 20']}.
       start: the name of a method above it, from whose run of the same setting and seed this one starts
         (Experiment.start), such as a pretraining; '': from random values.
       published: the accuracy that somebody published, such as '48.17 ± 1.75' (per cent), by the
@@ -35,6 +37,7 @@ class Method:
     name: str = config.REQUIRED
     gin_files: Strings = ()
     gin_params: Strings = ()
+    gin_params_in: Mapping[str, Strings] = dataclasses.field(default_factory=dict)
     start: str = ""
     published: Mapping[str, str] | str = dataclasses.field(default_factory=dict)
     source: str = ""
@@ -43,6 +46,12 @@ class Method:
     def __post_init__(self) -> None:
         _check_name("Method.name", self.name)
         _freeze(self, "gin_files", "gin_params")
+        for texts in self.gin_params_in.values():
+            if not isinstance(texts, (list, tuple)) or not all(isinstance(t, str) for t in texts):
+                raise ValueError(
+                    "Method.gin_params_in must hold a list of texts for each setting. "
+                    f"Received: Method.gin_params_in = {self.gin_params_in!r}."
+                )
 
     def published_in(self, setting: str) -> str:
         """The published accuracy in a setting, or ''."""
@@ -150,6 +159,13 @@ class Study:
                     f"{', '.join(double) or 'the empty name'}."
                 )
         object.__setattr__(self, "methods", tuple(self.methods))
+        settings = [s.name for s in self.settings]
+        for method in self.methods:
+            if unknown := sorted(set(method.gin_params_in) - set(settings)):
+                raise ValueError(
+                    f"Method.gin_params_in must name settings of the study: {', '.join(settings)}. "
+                    f"Received, of {method.name!r}: {', '.join(unknown)}."
+                )
         self._check_starts()
 
     def _check_starts(self) -> None:

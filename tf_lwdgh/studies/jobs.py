@@ -153,7 +153,8 @@ def job(
     """One job; later files and bindings win."""
     tuned = tuned or Tuned((), "")
     files = (*study.experiment, *setting.gin_files, *method.gin_files, *study.last_gin_files)
-    params = (*study.gin_params, *setting.gin_params, *method.gin_params, *study.last_gin_params)
+    of_method = (*method.gin_params, *method.gin_params_in.get(setting.name, ()))
+    params = (*study.gin_params, *setting.gin_params, *of_method, *study.last_gin_params)
     return Job(
         setting=setting.name, method=method.name, seed=seed, gin_files=files,
         gin_params=(*params, *tuned.bindings, f"Experiment.seed = {seed}"),
