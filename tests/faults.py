@@ -65,10 +65,8 @@ KILLS = 20
 
 def kills(folder: pathlib.Path) -> str:
     """20 × kill -9, half of them while a checkpoint is written: last weights and metrics equal to the bit."""
-    _prepare(folder)
     length = ("EPOCHS = 400", "TrainerConfig.checkpoint_every = 2", "TrainerConfig.validate_every = 100")
-    quiet = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    subprocess.run(_train(folder, "whole", *length), check=True, **quiet)
+    quiet = _whole_run(folder, length)
     draw, inside, steps = random.Random(0), 0, []
     checkpoints, metrics = folder / "killed" / "checkpoints", folder / "killed" / "metrics.jsonl"
     for n in range(KILLS):
@@ -88,6 +86,44 @@ def kills(folder: pathlib.Path) -> str:
     assert _same_run(folder / "whole", folder / "killed"), "the runs differ"
     assert inside >= KILLS // 4, f"{inside} kills alone came inside a write"
     return f"{KILLS} kills after {steps[0]} to {steps[-1]} of 1,600 steps, {inside} inside a write: equal to the bit"
+
+
+TERMINATIONS = 10
+
+
+def terminations(folder: pathlib.Path) -> str:
+    """10 × TERM: each saves and exits with 0 within 30 seconds, a cluster's usual patience; last weights and metrics equal to the bit."""
+    length = ("EPOCHS = 400", "TrainerConfig.validate_every = 100")
+    quiet = _whole_run(folder, length)
+    draw, longest, steps = random.Random(0), 0.0, []
+    metrics = folder / "told" / "metrics.jsonl"
+    for _ in range(TERMINATIONS):
+        process = subprocess.Popen(_train(folder, "told", *length), **quiet)
+        enough = _count(metrics) + draw.randint(1, 70)
+        _until(process, lambda enough=enough: _count(metrics) >= enough)
+        told = time.monotonic()
+        process.terminate()
+        _, said = process.communicate()
+        longest = max(longest, time.monotonic() - told)
+        assert process.returncode == 0 and "Traceback" not in said, f"exit code {process.returncode}: {said}"
+        steps.append(_count(metrics))
+        saved = max((folder / "told" / "checkpoints").glob("step-*")).name
+        assert saved == f"step-{steps[-1]:08d}", f"{saved} is not the last of {steps[-1]} steps"
+    subprocess.run(_train(folder, "told", *length), check=True, **quiet)
+    assert _same_run(folder / "whole", folder / "told"), "the runs differ"
+    assert longest < 30, f"{longest:.1f} s from TERM to the exit"
+    return (
+        f"{TERMINATIONS} times TERM after {steps[0]} to {steps[-1]} of 1,600 steps, at most {longest:.1f} s to the "
+        "exit: equal to the bit"
+    )
+
+
+def _whole_run(folder: pathlib.Path, length: Sequence[str]) -> dict:
+    """Trains a run that nothing interrupts; how the others are started."""
+    _prepare(folder)
+    quiet = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    subprocess.run(_train(folder, "whole", *length), check=True, **quiet)
+    return quiet
 
 
 def _count(path: pathlib.Path) -> int:
@@ -327,7 +363,9 @@ def _distorted(r, x):
     return [[], {}, "x", [1, [2]], object()][r.integers(0, 5)]
 
 
-TRIALS: dict[str, Trial] = {f.__name__: f for f in (kills, bindings, values, gin_files, requests, endurance)}
+TRIALS: dict[str, Trial] = {
+    f.__name__: f for f in (kills, terminations, bindings, values, gin_files, requests, endurance)
+}
 
 
 def main(arguments: Sequence[str]) -> int:

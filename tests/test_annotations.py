@@ -110,6 +110,19 @@ def test_what_fits_and_fails_otherwise_is_not_hidden():
         layer(1.5)
     with pytest.raises(ValueError, match="a library's words"):
         layer(rate="x")  # which they name
+
+    @annotations.checked
+    def shapes(n: int = 1) -> None:
+        raise ValueError("an n in other words is not named")
+
+    @annotations.checked
+    def other(a: int = 1) -> None:
+        raise ValueError("an n in other words is not named")
+
+    with pytest.raises(ValueError, match="an n in other words"):
+        shapes("x")
+    with pytest.raises(ValueError, match="other.a must be an integer"):
+        other("x")
     with pytest.raises(ValueError, match="a library's words"):
         layer()
     assert divide(4, 2) == 2 and divide.__name__ == "divide"

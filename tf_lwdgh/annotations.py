@@ -12,6 +12,7 @@ import collections.abc
 import functools
 import inspect
 import numbers
+import re
 import types
 import typing
 from collections.abc import Callable
@@ -68,7 +69,8 @@ def _guarded(call: Callable[..., Any], owner: Any, name: str, *, method: bool) -
     def check(args: tuple, kwargs: dict[str, Any], said: str = "") -> None:
         for argument, value in given(args, kwargs):
             hint = hints().get(argument)
-            if hint is not None and argument not in said and not fits(value, hint):
+            named = re.search(rf"\b{re.escape(argument)}\b", said) is not None
+            if hint is not None and not named and not fits(value, hint):
                 refuse(argument, describe(hint), value)
 
     @functools.wraps(call)
