@@ -92,7 +92,9 @@ TERMINATIONS = 10
 
 
 def terminations(folder: pathlib.Path) -> str:
-    """10 × TERM: each saves and exits with 0 within 30 seconds, a cluster's usual patience; last weights and metrics equal to the bit."""
+    """10 × TERM: each saves and exits with 0 within 30 seconds, a cluster's usual patience; last weights and metrics
+    equal to the bit.
+    """
     length = ("EPOCHS = 400", "TrainerConfig.validate_every = 100")
     quiet = _whole_run(folder, length)
     draw, longest, steps = random.Random(0), 0.0, []

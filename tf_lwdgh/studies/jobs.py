@@ -60,12 +60,15 @@ class Job:
     @property
     def run_dir(self) -> str:
         """The run's folder."""
-        return os.path.join(self.out, "runs", *self._parts(self.method))
+        return self._run_dir(self.method)
 
     @property
     def start_dir(self) -> str:
         """The folder of the run that it starts from; '' where there is none."""
-        return os.path.join(self.out, "runs", *self._parts(self.start)) if self.start else ""
+        return self._run_dir(self.start) if self.start else ""
+
+    def _run_dir(self, method: str) -> str:
+        return os.path.join(self.out, "runs", *self._parts(method))
 
     @property
     def result_path(self) -> str:
@@ -153,11 +156,12 @@ def job(
     """One job; later files and bindings win."""
     tuned = tuned or Tuned((), "")
     files = (*study.experiment, *setting.gin_files, *method.gin_files, *study.last_gin_files)
+    begins = f"Starts from {method.start}." if method.start else ""
     of_method = (*method.gin_params, *method.gin_params_in.get(setting.name, ()))
     params = (*study.gin_params, *setting.gin_params, *of_method, *study.last_gin_params)
     return Job(
         setting=setting.name, method=method.name, seed=seed, gin_files=files,
         gin_params=(*params, *tuned.bindings, f"Experiment.seed = {seed}"),
         evaluation=study.evaluation, checkpoint=study.checkpoint, start=method.start,
-        note=" ".join(filter(None, (f"Starts from {method.start}." * bool(method.start), tuned.note))), **place,
+        note=" ".join(filter(None, (begins, tuned.note))), **place,
     )  # fmt: skip
