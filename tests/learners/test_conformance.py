@@ -22,6 +22,7 @@ from tf_lwdgh import aggregators, config, learners
 from tf_lwdgh.learners.base import BATCH_NORM
 from tf_lwdgh.learners.inner_loop import InnerLoop
 from tf_lwdgh.outer.task_execution import TaskExecution
+from tf_lwdgh.runs import checkpoints
 from tf_lwdgh.types import Meta, Published
 
 FRAGMENTS = pathlib.Path(__file__).parents[2] / "gin" / "learners"
@@ -473,6 +474,21 @@ def test_what_it_has_adapted_can_be_kept(case, eagerly):
         again = tf.nest.pack_sequence_as(adapted, [tf.constant(x) for x in kept])
         found = tiny_tasks.answers(params, meta, one, adapted=again)
         np.testing.assert_array_equal(found, tiny_tasks.answers(params, meta, one))
+
+
+@every_learner
+def test_loaded_from_a_checkpoint_without_the_training_data_it_answers_as_before(case, tmp_path, eagerly):
+    params, one = tiny_tasks.parameters(case.make(), **case.network), tiny_tasks.task(BATCH)
+    learned = tiny_tasks.perturbed(params)
+    for name, value in learned.own.items():
+        params.own[name].assign(value)
+    folder = checkpoints.CheckpointFolder(tmp_path)
+    folder.save(1, checkpoints.meta_variables(params), {})
+    settings = {name: value for name, value in case.settings.items() if name != "n_classes"}
+    later = tiny_tasks.parameters(dataclasses.replace(case, settings=settings).make(), **case.network)
+    folder.load_learned(folder.newest(), later)
+    after = tiny_tasks.answers(later, later.values(), one)
+    np.testing.assert_array_equal(after, tiny_tasks.answers(params, params.values(), one))
 
 
 # Its outer gradient.

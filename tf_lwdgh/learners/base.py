@@ -57,6 +57,10 @@ class Learner:
       equation: the rule in one line.
       published: accuracies that were published for it.
       traps: what to know before using it.
+      numbers_classes: whether its objective takes the numbers of a task's classes among all training classes, and so
+        has no meaning on other splits.
+      class_axis: an own parameter that it needs after training too, and the axis of it that is as long as there are
+        training classes: a run's checkpoint says by it how many those were. None: it has no such parameter.
     """
 
     batch_norm: str = dataclasses.field(default="transductive", kw_only=True)
@@ -65,6 +69,8 @@ class Learner:
     equation: ClassVar[str] = ""
     published: ClassVar[tuple[Published, ...]] = ()
     traps: ClassVar[str] = ""
+    numbers_classes: ClassVar[bool] = False
+    class_axis: ClassVar[tuple[str, int] | None] = None
 
     def __post_init__(self) -> None:
         self.require("batch_norm", self.batch_norm in BATCH_NORM, f"must be one of {_or(BATCH_NORM)}")
@@ -113,7 +119,8 @@ class Learner:
     def for_classes(self, n_classes: int) -> Learner:
         """The learner as it trains on a split of so many classes; by default as it is.
 
-        Asked for training alone: what only training needs may be absent without it.
+        Asked for training, and with a `class_axis` wherever a run is loaded: what only training needs may be
+        absent without it.
 
         Raises:
           ValueError: it was set up for another number.

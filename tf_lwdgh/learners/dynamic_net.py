@@ -28,6 +28,7 @@ from tf_lwdgh.networks.functional import FunctionalModel
 from tf_lwdgh.types import Episode, Meta, Published, TaskResult, Tensors
 
 _BASE = "classifier/kernel"  # as the Classifier names it, so that a run may start from one's
+_KEYS = "memory/keys"
 _NEVER = -1e9
 
 
@@ -72,6 +73,8 @@ class DynamicNet(OfTrainingClasses, EmbeddingLearner):
         "Experiment.start = 'runs/…'. Dropout of the network, which the authors keep on, is off."
     )
 
+    class_axis: ClassVar[tuple[str, int] | None] = (_KEYS, 0)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("novel_ways", "base_ways"):
@@ -98,7 +101,7 @@ class DynamicNet(OfTrainingClasses, EmbeddingLearner):
         near_one = tf.eye(width, dtype=dtype) + normal((width, width), 0.001)
         return [
             OwnParameter(_BASE, normal((width, count), spread)),
-            OwnParameter("memory/keys", normal((count, width), spread)),
+            OwnParameter(_KEYS, normal((count, width), spread)),
             OwnParameter("memory/query", near_one),
             OwnParameter("weights/average", tf.ones([width], dtype)),
             OwnParameter("weights/attention", tf.ones([width], dtype)),
@@ -139,7 +142,7 @@ class DynamicNet(OfTrainingClasses, EmbeddingLearner):
           absent: numbers of the training classes that are not in the memory.
         """
         own, unit = meta.own, tf.math.l2_normalize(features, -1)
-        sharp = own["sharpness"] * cosines(tf.matmul(unit, own["memory/query"]), own["memory/keys"])
+        sharp = own["sharpness"] * cosines(tf.matmul(unit, own["memory/query"]), own[_KEYS])
         gone = tf.reduce_sum(tf.one_hot(absent, self.n_classes, dtype=sharp.dtype), 0)
         attention = tf.nn.softmax(sharp + _NEVER * gone)
         recalled = tf.matmul(attention, tf.math.l2_normalize(own[_BASE], 0), transpose_b=True)

@@ -35,6 +35,17 @@ class MetaParameters(tf.Module):
 
     def __init__(self, keras_model: keras.Model, learner: Learner) -> None:
         super().__init__(name="meta_parameters")
+        self._make(keras_model, learner)
+
+    def change_learner(self, learner: Learner) -> None:
+        """Puts another learner on the network, whose values stay; the learner's own parameters are made anew.
+
+        Raises:
+          ValueError: as where it is made.
+        """
+        self._make(self.model.keras_model, learner)
+
+    def _make(self, keras_model: keras.Model, learner: Learner) -> None:
         self.model, self.learner = FunctionalModel(keras_model), learner
         learner.check(self.model)
         own = learner.own(self.model)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import tensorflow as tf
 
@@ -16,6 +17,8 @@ class OfTrainingClasses(Learner):
     """A learner that owns something for each of the n_classes training classes."""
 
     n_classes: int | None = None
+
+    numbers_classes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lwdgh import files
+from tf_lwdgh.learners import Learner
 from tf_lwdgh.learners.meta_parameters import MetaParameters
 
 WHICH = ("best", "last")  # of a run: by validation accuracy, or to go on from
@@ -172,24 +173,21 @@ class CheckpointFolder:
     def load_learned(self, manifest: Mapping[str, Any], parameters: MetaParameters) -> None:
         """Fills the network's variables, and the learner's own by their names.
 
-        The learner may be another than the one that was trained: what it has no use for stays behind.
+        The learner may be another than the one that was trained: what it has no use for stays behind. One with a
+        `class_axis` becomes that of the run's training classes.
 
         Raises:
           CheckpointError: the network is not the one that was saved, or the learner needs what was not.
         """
-        groups = meta_variables(parameters)
-        self.load(manifest, {"model": groups["model"]})
-        saved = self.values(manifest).get("learner", {})
-        for name, variable in (_named(groups["learner"]) if "learner" in groups else {}).items():
+        self.load(manifest, {"model": model_variables(parameters.model.keras_model)})
+        path, saved = self.path(manifest["step"]), self.values(manifest).get("learner", {})
+        learner = _for_classes_of(parameters.learner, saved, path)
+        if learner != parameters.learner:
+            parameters.change_learner(learner)
+        for name, variable in _named(meta_variables(parameters).get("learner", {})).items():
             if name not in saved or saved[name].shape != variable.shape:
                 there = f"has the shape {saved[name].shape}" if name in saved else "is not there"
-                raise CheckpointError(
-                    f"{type(parameters.learner).__name__} needs {name!r} of shape "
-                    f"{tuple(variable.shape)}, which {there} in checkpoint "
-                    f"{self.path(manifest['step'])!r}. "
-                    "That run has learned something else; train this learner, for example from it: "
-                    "Experiment.start."
-                )
+                raise _other_learner(learner, f"{name!r} of shape {tuple(variable.shape)}, which {there}", path)
             variable.assign(saved[name])
 
     def values(self, manifest: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
@@ -213,6 +211,26 @@ class CheckpointFolder:
 def of_run(run_dir: str | os.PathLike[str], which: str = "last", *, keep: int = 2) -> CheckpointFolder:
     """The checkpoints of a run: 'last', those to go on from, or 'best', by validation accuracy."""
     return CheckpointFolder(os.path.join(run_dir, {"best": "best", "last": "checkpoints"}[which]), keep=keep)
+
+
+def _for_classes_of(learner: Learner, saved: Mapping[str, np.ndarray], path: str) -> Learner:
+    """The learner for as many training classes as the checkpoint at `path` was trained on, where it needs to know."""
+    if learner.class_axis is None:
+        return learner
+    name, axis = learner.class_axis
+    if name not in saved:
+        raise _other_learner(learner, f"{name!r}, which is not there", path)
+    try:
+        return learner.for_classes(saved[name].shape[axis])
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint {path!r} does not fit this learner: {error}") from error
+
+
+def _other_learner(learner: Learner, needs: str, path: str) -> CheckpointError:
+    return CheckpointError(
+        f"{type(learner).__name__} needs {needs} in checkpoint {path!r}. That run has learned something else; "
+        "train this learner, for example from it: Experiment.start."
+    )
 
 
 def _write(folder: str, step: int, state: Mapping[str, Named], extra: Mapping[str, Any]) -> None:

@@ -121,6 +121,12 @@ class Prober:
         _check_whole("seed", seed)
         self._run_dir, self._seed, self._split = os.fspath(run_dir), seed, split
         self._assembly = experiment.from_run(run_dir, data_dir=data_dir, splits=[split])
+        learner = self._assembly.learner
+        if split != "train" and learner.numbers_classes:
+            raise ValueError(
+                f"split must be 'train' for a run of {type(learner).__name__}, whose objective is among all training "
+                f"classes. Received: split = {split!r}, run {self._run_dir!r}."
+            )
         self._measure = _meter(self._assembly, _stream(seed))
 
     def at(self, which: str | int = "last", *, steps: int = 100) -> Probe:
