@@ -53,7 +53,7 @@ def test_values_of_zero_leave_the_network_as_it_is(information):
 
 def test_equal_keys_read_the_mean_of_the_memory():
     params, one = parameters(), tiny_tasks.task(tiny_tasks.episodes())
-    meta = with_own(tiny_tasks.perturbed(params), **{"key/key/kernel": 0.0})
+    meta = with_own(tiny_tasks.perturbed(params), **{"key/norm4/gamma": 0.0})
     memory, logits = learned(params, meta, one)
     mean = {name: tf.repeat(tf.reduce_mean(v, 0)[None], len(v), 0) for name, v in memory.values.items()}
     context = tiny_tasks.context(params, training=False)
@@ -110,7 +110,8 @@ def test_a_query_s_units_are_shifted_by_what_it_attends_to():
     params, one = parameters(), tiny_tasks.task(tiny_tasks.episodes())
     meta = tiny_tasks.perturbed(params)
     memory, logits = learned(params, meta, one)
-    keys = params.learner._keys(tiny_tasks.context(params), meta, one.query_images).numpy()
+    context = tiny_tasks.context(params)
+    keys = params.learner._keys(context, meta, meta.state, one.query_images, True)[0].numpy()
     attention = special.softmax(keys @ memory.keys.numpy().T, axis=1)
     np.testing.assert_allclose(np.linalg.norm(memory.keys, axis=1), 1, rtol=1e-9)
     beta = {n: np.tensordot(attention, v.numpy(), 1) for n, v in memory.values.items()}
@@ -141,3 +142,11 @@ def test_a_network_without_such_layers_is_refused():
         MetaParameters(convnet4(image_size=8, blocks=1), CSN())
     with pytest.raises(ValueError, match=r"adacnn has relu1, relu2. Received: CSN.layers = \('x',\)"):
         parameters(layers=("x",))
+
+
+def test_keys_of_different_images_differ_from_the_start():
+    params, one = tiny_tasks.parameters(CSN(), hooked=True), tiny_tasks.task(tiny_tasks.episodes())
+    meta, context = params.values(), tiny_tasks.context(params)
+    keys = params.learner._keys(context, meta, meta.state, one.query_images, True)[0].numpy()
+    cosines = (keys @ keys.T)[np.triu_indices(len(keys), 1)]
+    assert cosines.max() < 0.95 and np.median(cosines) < 0.8

@@ -20,7 +20,9 @@ from tf_lwdgh import config
 from tf_lwdgh.learners.context import Context
 from tf_lwdgh.learners.embedding_learner import EmbeddingLearner
 from tf_lwdgh.learners.log_and_sign import log_and_sign
+from tf_lwdgh.networks.backbones import NO_MEMORY
 from tf_lwdgh.networks.functional import FunctionalModel
+from tf_lwdgh.networks.layers.batch_norm import BatchNormalization
 from tf_lwdgh.types import Meta, Published, Tensors
 
 INFORMATION = ("gradient", "feedback")
@@ -46,13 +48,15 @@ class CSN(EmbeddingLearner):
         logits always are.
       information: 'gradient', or 'feedback' for direct feedback.
       hidden: units of the two hidden layers of v.
-      key_filters: of the two convolutions of the network that makes keys; also the keys' width.
+      key_filters: of each convolution of the network that makes keys.
+      key_blocks: of that network, each a convolution, BatchNorm, ReLU and pooling.
     """
 
     layers: tuple[str, ...] | None = None
     information: str = "feedback"
     hidden: int = 20
     key_filters: int = 32
+    key_blocks: int = 4
 
     reference: ClassVar[str] = "Munkhdalai et al.: Rapid Adaptation with Conditionally Shifted Neurons, ICML 2018"
     equation: ClassVar[str] = "h = ρ(a) + ρ(β), β = Σ_i softmax_i(cos(k, k_i)) v(I_i)"
@@ -64,14 +68,15 @@ class CSN(EmbeddingLearner):
     )
     traps: ClassVar[str] = (
         "No code of the authors was found. Our choices: a v for each layer, keys by cosine, the "
-        "information a constant to the outer gradient, gradients given by logarithm and sign."
+        "information a constant to the outer gradient, gradients given by logarithm and sign. Keys of a "
+        "network without BatchNorm are so alike that training stays at chance."
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         known = f"must be one of {', '.join(INFORMATION)}"
         self.require("information", self.information in INFORMATION, known)
-        for name in ("hidden", "key_filters"):
+        for name in ("hidden", "key_filters", "key_blocks"):
             self.require(name, getattr(self, name) >= 1, "must be at least 1")
 
     @property
@@ -110,15 +115,16 @@ class CSN(EmbeddingLearner):
         return found
 
     def _key_network(self, shape: tuple[int, ...], dtype: str) -> keras.Model:
+        """Blocks like those of the network itself, whose features are the keys."""
         images = x = keras.Input(shape, dtype=dtype)
-        for k in (1, 2):
+        for k in range(1, self.key_blocks + 1):
             conv = keras.layers.Conv2D(
-                self.key_filters, 3, padding="same", activation="relu", name=f"conv{k}", dtype=dtype
+                self.key_filters, 3, padding="same", use_bias=False, name=f"conv{k}", dtype=dtype
             )
-            pool = keras.layers.MaxPooling2D(padding="same", name=f"pool{k}", dtype=dtype)
-            x = pool(conv(x))
-        x = keras.layers.GlobalAveragePooling2D(name="mean", dtype=dtype)(x)
-        return keras.Model(images, keras.layers.Dense(self.key_filters, name="key", dtype=dtype)(x))
+            x = BatchNormalization(NO_MEMORY, name=f"norm{k}", dtype=dtype)(conv(x))
+            x = keras.layers.ReLU(name=f"relu{k}", dtype=dtype)(x)
+            x = keras.layers.MaxPooling2D(padding="same", name=f"pool{k}", dtype=dtype)(x)
+        return keras.Model(images, keras.layers.Flatten(name="key", dtype=dtype)(x))
 
     def adapt(self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor) -> Memory:
         model, names = context.model, self.shifted(context.model)
@@ -146,11 +152,14 @@ class CSN(EmbeddingLearner):
             told = {n: _feedback(model.hooked[n].slope, a, errors) for n, a in inside.items()}
             told[_LOGITS] = errors[:, :, None] * errors[:, None]
         values = {n: self._values(context, meta, n, tf.stop_gradient(x)) for n, x in told.items()}
-        return Memory(self._keys(context, meta, images), values, kept)
+        batch = self.support_takes_batch(context)
+        keys, state = self._keys(context, meta, kept or meta.state, images, batch)
+        return Memory(keys, values, self.kept(state))
 
     def predict(self, context: Context, meta: Meta, adapted: Memory, images: tf.Tensor) -> tuple[tf.Tensor, Tensors]:
         model = context.model
-        keys = self._keys(context, meta, images)
+        batch = self.queries_take_batch(context)
+        keys, state = self._keys(context, meta, adapted.state or meta.state, images, batch)
         attention = tf.nn.softmax(tf.matmul(keys, adapted.keys, transpose_b=True))
 
         def shift(name: str) -> tf.Tensor:
@@ -160,15 +169,17 @@ class CSN(EmbeddingLearner):
             rho = model.hooked[name].activation
             return rho(a) + rho(shift(name)) if name in adapted.values else rho(a)
 
-        features, state = self.embed_queries(context, meta, adapted.state, images, hook)
+        features, state = self.embed_queries(context, meta, state, images, hook)
         logits = model.head(meta.network, features) + shift(_LOGITS)
         return logits[:, : context.ways], state
 
     @staticmethod
-    def _keys(context: Context, meta: Meta, images: tf.Tensor) -> tf.Tensor:
-        """Keys [B, D_k] of length 1."""
-        keys, _ = context.model.parts["key"](meta.own, meta.state, images, training=False)
-        return tf.math.l2_normalize(keys, -1)
+    def _keys(
+        context: Context, meta: Meta, state: Tensors, images: tf.Tensor, batch: bool
+    ) -> tuple[tf.Tensor, Tensors]:
+        """Keys [B, D_k] of length 1, and the statistics."""
+        keys, state = context.model.parts["key"](meta.own, state, images, training=batch)
+        return tf.math.l2_normalize(keys, -1), state
 
     @staticmethod
     def _values(context: Context, meta: Meta, name: str, told: tf.Tensor) -> tf.Tensor:
