@@ -22,6 +22,7 @@ class MixedSource(ClassRows):
 
     Attributes:
       spec: the mixture.
+      parts: each set's source.
       split: 'train', 'val' or 'test'.
       config: the image settings.
       storage: 'encoded', 'decoded' or 'disk'.
@@ -39,27 +40,27 @@ class MixedSource(ClassRows):
         """Loads (or, for 'disk', indexes) the split of every set, as ImageSource does."""
         super().__init__(spec, split)
         self.spec, self.split, self.config, self.storage = spec, split, config, storage
-        self._sources = [
+        self.parts = [
             ImageSource(folder, part, split, config, storage)
             for folder, part in zip(records_dirs, spec.specs, strict=True)
         ]
-        self._ends = np.cumsum([len(source) for source in self._sources]).astype(np.int64)
-        self.memory_bytes = sum(source.memory_bytes for source in self._sources)
+        self._ends = np.cumsum([len(source) for source in self.parts]).astype(np.int64)
+        self.memory_bytes = sum(source.memory_bytes for source in self.parts)
 
     def gather(self, rows: tf.Tensor) -> tf.Tensor:
         """The images of rows [M], all of one set: [M, S, S, C] uint8."""
 
         def of(number: int) -> Callable[[], tf.Tensor]:
-            source = self._sources[number]
+            source = self.parts[number]
             return lambda: source.gather(rows - (int(self._ends[number]) - len(source)))
 
         which = tf.searchsorted(tf.constant(self._ends), rows[:1], side="right")[0]
-        return tf.switch_case(which, [of(number) for number in range(len(self._sources))])
+        return tf.switch_case(which, [of(number) for number in range(len(self.parts))])
 
     def check(self, rows: np.ndarray) -> None:
         """Raises an error where one of the images of rows [M], all of one set, has a fault; it names it."""
         number = int(np.searchsorted(self._ends, rows[0], side="right"))
-        source = self._sources[number]
+        source = self.parts[number]
         source.check(rows - (int(self._ends[number]) - len(source)))
 
 

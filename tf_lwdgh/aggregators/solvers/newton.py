@@ -44,13 +44,12 @@ def repeat(
 ) -> tuple[tf.Tensor, ...]:
     """Runs step(*values) -> (done, *values) until all are done, at most `count` times.
 
-    `done` is a bool tensor; a step leaves as it is what it reports as done.
+    The first of the values is [..., K], `done` is [..., 1] bool; a step leaves as it is what it reports as done.
     """
     return tf.while_loop(
         lambda done, *_: ~tf.reduce_all(done),
         lambda done, *now: step(*now),
-        (tf.constant(False), *values),
-        shape_invariants=(tf.TensorShape(None), *(v.shape for v in values)),
+        (tf.zeros_like(values[0][..., :1], tf.bool), *values),  # of one shape throughout, for XLA
         maximum_iterations=count,
         parallel_iterations=1,
     )[1:]

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-import numpy as np
 import tensorflow as tf
 
 from tf_lwdgh.networks.kernels.low_precision import rounded
@@ -75,10 +74,38 @@ def filter_gradient(x: tf.Tensor, dz: tf.Tensor, size: int, dtype: str | None = 
 
 
 def _patches(x: tf.Tensor, size: int) -> tf.Tensor:
-    """[B, H, W, C] -> [B·H·W, size² C], zeros around the images: a convolution with a constant kernel."""
-    channels = x.shape[-1]
+    """[B, H, W, C] -> [B·H·W, size² C], zeros around the images."""
     if size > 1:
-        lanes = size * size * channels
-        cut = np.eye(lanes).reshape(size, size, channels, lanes)
-        x = tf.nn.conv2d(x, tf.constant(cut, x.dtype), 1, "SAME")
+        x = _cut(x, size)
     return tf.reshape(x, [-1, x.shape[-1]])
+
+
+def _cut(x: tf.Tensor, size: int) -> tf.Tensor:
+    """Each pixel's neighbourhood: [B, H, W, C] -> [B, H, W, size² C], exact in any precision; `_put` transposed."""
+
+    @tf.custom_gradient
+    def cut(x):
+        wide = tf.pad(x, _around(size // 2, size // 2, size // 2, size // 2))
+        places = [(i, j) for i in range(size) for j in range(size)]
+        parts = [tf.slice(wide, [0, i, j, 0], [-1, *x.shape[1:3], -1]) for i, j in places]
+        return tf.concat(parts, -1), lambda dy: _put(dy, size)
+
+    return cut(x)
+
+
+def _put(y: tf.Tensor, size: int) -> tf.Tensor:
+    """Neighbourhoods added up where they came from: [B, H, W, size² C] -> [B, H, W, C]; `_cut` transposed."""
+
+    @tf.custom_gradient
+    def put(y):
+        last, half = size - 1, size // 2
+        parts = enumerate(tf.split(y, size * size, -1))
+        wide = [tf.pad(p, _around(k // size, last - k // size, k % size, last - k % size)) for k, p in parts]
+        x = tf.slice(tf.add_n(wide), [0, half, half, 0], [-1, *y.shape[1:3], -1])
+        return x, lambda dx: _cut(dx, size)
+
+    return put(y)
+
+
+def _around(top: int, bottom: int, left: int, right: int) -> list[list[int]]:
+    return [[0, 0], [top, bottom], [left, right], [0, 0]]
