@@ -52,9 +52,10 @@ class LWDGH(Aggregator):
         Published("mini-ImageNet 5-way 1-shot, Resnet12, with EE", "59.13 ± 2.01", "its Table 3"),
     )
     traps: ClassVar[str] = (
-        "GCI grows with a gradient's norm, so that tasks with small gradients, the easy ones, weigh "
-        "most; and one τ means something else in a kernel (GCI of 1 to 4) than in a BatchNorm scale "
-        "(0.1 to 0.2). scale = 'relative' takes the norms out."
+        "One τ means something else in a kernel (GCI of 1 to 4) than in a BatchNorm scale (0.1 to 0.2), since "
+        "GCI grows with the norm; scale = 'relative' takes the norms out. At τ = 1 the weights are nearly equal; "
+        "sharper ones cost (docs/results.md). Within one data set they follow the cosine with the mean, in a "
+        "mixture of sets small norms."
     )
 
     def __post_init__(self) -> None:

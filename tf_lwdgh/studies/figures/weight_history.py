@@ -72,7 +72,7 @@ class WeightHistory(FigureMaker):
         checkpoints = {(row["method"], row["step"]) for row in table}
         return (
             "Correlation, within meta-batches and over all units, of the weights of eq. 4 with three "
-            f"measures of the tasks, at {len(checkpoints)} checkpoints of each method's first run. "
+            f"measures of the tasks, at {len(checkpoints)} checkpoints of the methods' first runs. "
             f"Each is of {self.steps} meta-batches of the split {self.split!r}, the same for all "
             f"(seed {self.seed}). Bars: 95 % intervals by resampling meta-batches."
         )
