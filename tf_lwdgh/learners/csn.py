@@ -20,9 +20,8 @@ from tf_lwdgh import config
 from tf_lwdgh.learners.context import Context
 from tf_lwdgh.learners.embedding_learner import EmbeddingLearner
 from tf_lwdgh.learners.log_and_sign import log_and_sign
-from tf_lwdgh.networks.backbones import NO_MEMORY
+from tf_lwdgh.networks.encoders import key_network
 from tf_lwdgh.networks.functional import FunctionalModel
-from tf_lwdgh.networks.layers.batch_norm import BatchNormalization
 from tf_lwdgh.types import Meta, Published, Tensors
 
 INFORMATION = ("gradient", "feedback")
@@ -105,7 +104,7 @@ class CSN(EmbeddingLearner):
     def parts(self, model: FunctionalModel) -> Mapping[str, keras.Model]:
         dtype = model.variables[0].dtype
         inputs = 2 if self.information == "gradient" else model.n_way
-        found = {"key": self._key_network(model.image_shape, dtype)}
+        found = {"key": key_network(model.image_shape, self.key_filters, self.key_blocks, dtype)}
         for name in (*self.shifted(model), _LOGITS):
             x = told = keras.Input([inputs], dtype=dtype)
             for k in (1, 2):
@@ -113,18 +112,6 @@ class CSN(EmbeddingLearner):
             x = keras.layers.Dense(1, name="value", dtype=dtype)(x)
             found[f"value_{name}"] = keras.Model(told, x)
         return found
-
-    def _key_network(self, shape: tuple[int, ...], dtype: str) -> keras.Model:
-        """Blocks like those of the network itself, whose features are the keys."""
-        images = x = keras.Input(shape, dtype=dtype)
-        for k in range(1, self.key_blocks + 1):
-            conv = keras.layers.Conv2D(
-                self.key_filters, 3, padding="same", use_bias=False, name=f"conv{k}", dtype=dtype
-            )
-            x = BatchNormalization(NO_MEMORY, name=f"norm{k}", dtype=dtype)(conv(x))
-            x = keras.layers.ReLU(name=f"relu{k}", dtype=dtype)(x)
-            x = keras.layers.MaxPooling2D(padding="same", name=f"pool{k}", dtype=dtype)(x)
-        return keras.Model(images, keras.layers.Flatten(name="key", dtype=dtype)(x))
 
     def adapt(self, context: Context, meta: Meta, images: tf.Tensor, labels: tf.Tensor) -> Memory:
         model, names = context.model, self.shifted(context.model)

@@ -7,6 +7,7 @@ Their features are what counts; the head is there since every backbone has one.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import keras
 
@@ -176,6 +177,17 @@ def adacnn(
         x = keras.layers.MaxPooling2D(name=f"pool{i}", dtype=dtype)(x)
     features = keras.layers.Flatten(name="features", dtype=dtype)(x)
     return with_head(images, features, n_way, False, dtype, "adacnn")
+
+
+def key_network(shape: Sequence[int], filters: int, blocks: int, dtype: str = "float32") -> keras.Model:
+    """What makes the keys of conditionally shifted neurons: blocks like adaCNN's, of images [B, *shape] of any size."""
+    images = x = keras.Input(shape, dtype=dtype)
+    for i in range(1, blocks + 1):
+        conv = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"conv{i}", dtype=dtype)
+        x = BatchNormalization(NO_MEMORY, name=f"norm{i}", dtype=dtype)(conv(x))
+        x = keras.layers.ReLU(name=f"relu{i}", dtype=dtype)(x)
+        x = keras.layers.MaxPooling2D(padding="same", name=f"pool{i}", dtype=dtype)(x)
+    return keras.Model(images, keras.layers.Flatten(name="key", dtype=dtype)(x))
 
 
 @config.configurable
