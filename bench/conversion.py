@@ -168,9 +168,9 @@ def measure(which: str, form: str, folder: pathlib.Path, *, once: bool) -> dict:
     report["killed"] = killed(which, source, data_dir, report["whole"]["seconds"] / 2)
     report["again"] = measured(start(which, source, data_dir, "again"))
     report["again"]["hidden_folders_left"] = len([p for p in data_dir.iterdir() if p.name[0] == "."])
-    spec = "dataset_spec.json"  # has the data set's name
     again = content(data_dir / "again")
-    report["again"]["records_equal"] = {**again, spec: ""} == {**whole, spec: ""}
+    named = dict.fromkeys(("dataset_spec.json", "croissant.json"), "")  # which hold the data set's name
+    report["again"]["records_equal"] = {**again, **named} == {**whole, **named}
     report["load"].append(os.getloadavg())
     return report
 

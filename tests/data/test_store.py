@@ -64,6 +64,15 @@ def test_index_points_at_the_images_that_tensorflow_reads(tmp_path):
         assert {int(p["label"]) for p in parsed} == {class_id}
 
 
+def test_a_record_is_of_the_same_bytes_in_every_process():
+    def field(number: int, content: bytes) -> bytes:  # of the wire format, shorter than 128 bytes
+        return bytes([number << 3 | 2, len(content)]) + content
+
+    image = field(1, field(1, b"image") + field(2, field(1, field(1, b"pixels"))))
+    label = field(1, field(1, b"label") + field(2, field(3, field(1, b"\x07"))))
+    assert store.serialise(b"pixels", 7) == field(1, image + label)
+
+
 def test_fingerprint_follows_content_and_not_place(tmp_path):
     data = classes()
     data["val"] = [("c", pictures(2))]
