@@ -49,7 +49,7 @@ def build(job: Job, data_dir: str) -> Assembly:
     """The job's experiment; its meta-step is made while its settings stand."""
     config.parse(job.gin_files, job.gin_params)
     assembly = Experiment().build(data_dir, splits=("train",))
-    assert assembly.meta_step
+    _ = assembly.meta_step
     return assembly
 
 
@@ -99,11 +99,11 @@ def main() -> None:
     args = parser.parse_args()
     found = jobs_of(args, args.folder, args.only)
     methods, seeds = list(dict.fromkeys(j.method for j in found)), sorted({j.seed for j in found})
-    first = {seed: build(next(j for j in found if j.seed == seed), args.data_dir) for seed in seeds}
-    made = [build(next(j for j in found if j.method == m), args.data_dir) for m in methods]
+    made = [build(next(j for j in found if j.method == m and j.seed == seeds[0]), args.data_dir) for m in methods]
+    others = [build(next(j for j in found if j.seed == seed), args.data_dir) for seed in seeds[1:]]
     a, source = made[0], made[0].source("train")
     program = SideBySide(made, len(seeds))
-    initial = zip(*([np.asarray(v) for v in first[s].parameters.variables_trained] for s in seeds))
+    initial = zip(*([np.asarray(v) for v in of.parameters.variables_trained] for of in (a, *others)))
     variables = [np.stack([*of_seeds] * len(methods)) for of_seeds in initial]
     rows, labels = zip(*(tasks_of(a, source, seed) for seed in seeds))
     pixels = pixels_of(source)

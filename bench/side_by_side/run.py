@@ -77,6 +77,8 @@ def main() -> None:
     given = [tasks[k] for k in ("rows", "labels", "explores")]
     pixels = jnp.asarray(np.load(os.path.join(args.folder, "pixels.npy")))
     n, steps = len(variables), args.steps or about["steps"]
+    if steps % args.window or args.chunk % args.window:
+        parser.error(f"--window must divide --chunk and the {steps} steps. Received: {args.window}, {args.chunk}.")
     of = jax.ShapeDtypeStruct
     inputs = [of(v.shape, v.dtype) for v in variables] * 3 + [of(pixels.shape, np.uint8)]
     inputs += [of(v.shape[1:], d) for v, d in zip(given, (np.int32, np.int32, np.bool_))] + [of((), np.int32)]
