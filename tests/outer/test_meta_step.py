@@ -185,15 +185,20 @@ def test_zero_head_is_not_trained_and_any_way_can_be_predicted():
     assert answers(step, (images, labels), images[:7], n_way=5).shape == (7, 5)
 
 
-def test_global_statistics_move_towards_the_tasks_mean():
+def test_global_statistics_are_weighted_means_over_the_steps_and_forget_where_they_began():
     learner = MAML(inner_loop=InnerLoop(steps=1), batch_norm="global")
     step = build(learner=learner, outer={"statistics_momentum": 0.75})
     averages = step.parameters.model.state_variables
-    before = [np.array(v) for v in averages]
-    statistics = tf.function(outer_gradients, autograph=False)(step.parameters, meta_batch()).statistics
-    run(step)
-    for old, new, s in zip(before, averages, statistics):
-        np.testing.assert_allclose(new, 0.75 * old + 0.25 * np.mean(s, 0), rtol=1e-4, atol=1e-5)
+    for variable in averages:
+        variable.assign(variable + 100.0)
+    gradients, means = tf.function(outer_gradients, autograph=False), []
+    for index in range(3):
+        statistics = gradients(step.parameters, meta_batch(index)).statistics
+        means.append([np.mean(s, 0, dtype=np.float64) for s in statistics])
+        run(step, index)
+        weights = 0.75 ** np.arange(index, -1, -1)
+        for variable, *of_steps in zip(averages, *means):
+            np.testing.assert_allclose(variable, np.average(of_steps, axis=0, weights=weights), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode, independent", [("inductive", True), ("global", True), ("transductive", False)])

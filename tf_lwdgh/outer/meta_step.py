@@ -38,7 +38,8 @@ class OuterLoop:
       clip_norm: bound on the update's norm over all variables, or None.
       weight_decay: λ >= 0: λθ is added to the clipped update, before the optimizer, as PyTorch's SGD has
         it; for Adam's kind the optimizer's own (AdamW) does better.
-      statistics_momentum: how slowly the averages of batch_norm='global' move, in [0, 1).
+      statistics_momentum: m in [0, 1): the averages of batch_norm='global' give a step m times the weight of
+        the next one. They are of this run's steps alone, whatever it started from.
       loss_scale: a task's loss is multiplied and its outer gradient divided by it, for float16.
       sharpness: ρ >= 0: the tasks' gradients are taken ρ uphill along their mean, at θ + ρ ḡ/‖ḡ‖
         (Sharp-MAML's outer loop, Abbas et al. 2022); 0 leaves it out. Doubles the time of a step and more.
@@ -163,7 +164,7 @@ class MetaStep(tf.Module):
         metrics |= {f"attention/{unit}": w for unit, w in aggregated.weights.items()}
         metrics |= self._update_metrics(aggregated.gradients)
         self._apply(aggregated.gradients)
-        self._average_statistics(outcome.statistics, collective)
+        self._average_statistics(outcome.statistics, clock, collective)
         metrics |= self._after_step(outcome.told, clock, collective)
         return metrics | self._task_metrics(outcome, collective)
 
@@ -210,11 +211,16 @@ class MetaStep(tf.Module):
             update = [g + decay * tf.convert_to_tensor(v) for g, v in zip(update, values)]
         self.optimizer.apply(update, self.parameters.variables_trained)
 
-    def _average_statistics(self, statistics: Tensors, collective: Collective) -> None:
-        """Moves the averages of batch_norm='global' towards the mean over the tasks."""
+    def _average_statistics(self, statistics: Tensors, clock: Clock, collective: Collective) -> None:
+        """Moves the averages of batch_norm='global' towards the mean over the tasks.
+
+        After step n they are Σ_i m^(n−i) x_i / Σ_i m^(n−i) of the means x_0 … x_n: no layer's first values are
+        left in them, which 0.99 would keep for hundreds of steps.
+        """
         if not statistics:
             return
-        momentum = self.settings.statistics_momentum
+        m, n = tf.constant(self.settings.statistics_momentum, tf.float64), tf.cast(clock.step, tf.float64)
+        momentum = tf.cast(m * (1 - m**n) / (1 - m ** (n + 1)), statistics[0].dtype)
         means = collective.sum([tf.reduce_mean(s, 0) / collective.size for s in statistics])
         for variable, mean in zip(self.parameters.model.state_variables, means):
             variable.assign(momentum * tf.convert_to_tensor(variable) + (1 - momentum) * mean)
