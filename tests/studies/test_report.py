@@ -3,6 +3,8 @@
 
 import csv
 import io
+import json
+import os
 import re
 import struct
 import zlib
@@ -152,6 +154,22 @@ def test_csv_has_a_record_a_run(written):
     assert float(ours["accuracy"]) == pytest.approx(VALUES["LWDGH", 1].mean())
     assert float(ours["difference"]) == pytest.approx((VALUES["LWDGH", 1] - VALUES["mean", 1]).mean())
     assert records[0]["difference"] == "" and records[4]["state"] == "diverged"
+
+
+def test_a_window_in_which_the_machine_slept_says_nothing_of_the_time_left(tmp_path):
+    class Expected:
+        steps, tasks_per_step = 100, 4
+
+    job = tiny_studies.fake_job(tmp_path, "a")
+    board = Board("S", {job: Expected}, {}, at_once=1, out=str(tmp_path), stream=io.StringIO())
+    board.started(job)
+    speeds = [8.0] * 39 + [0.01]
+    lines = [{"step": s, "speed/tasks_per_second": v, "more": "x" * 10_000} for s, v in enumerate(speeds, 1)]
+    os.makedirs(job.run_dir, exist_ok=True)
+    with open(os.path.join(job.run_dir, "metrics.jsonl"), "w") as file:
+        file.write("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 41, "spe')
+    assert board.seconds_left() == pytest.approx(60 * 4 / 8)
+    assert "a, seed 0 (40 of 100)" in board.line()
 
 
 def test_the_board_counts_and_tells_the_time_left(study, tmp_path):

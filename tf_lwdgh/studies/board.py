@@ -6,6 +6,7 @@ from __future__ import annotations
 import html
 import json
 import os
+import statistics
 import sys
 import time
 from collections.abc import Mapping
@@ -20,7 +21,8 @@ from tf_lwdgh.studies.jobs import Job
 from tf_lwdgh.studies.results import Result
 
 PAGE = "progress.html"
-_TAIL = 1 << 16  # bytes of metrics.jsonl in which its last line is looked for
+_TAIL = 1 << 17  # bytes of metrics.jsonl in which its last lines are looked for
+_RECENT = 9  # windows, whose median speed counts: one in which the machine slept does not
 _LINE_EVERY, _PAGE_EVERY = 30.0, 5.0  # seconds
 
 
@@ -106,8 +108,8 @@ class Board:
             return self.done[job].measured.get("seconds_per_step")
         if job not in self.running:
             return None
-        speed = _last_line(job).get("speed/tasks_per_second")
-        return self._tasks[job] / speed if speed else None
+        speeds = [s for line in _last_lines(job) if (s := line.get("speed/tasks_per_second"))]
+        return self._tasks[job] / statistics.median(speeds) if speeds else None
 
     def page(self, *, at_end: bool = False) -> str:
         """The page: how much is done, what runs, what each job came to."""
@@ -142,16 +144,18 @@ def outcome(result: Result) -> str:
 
 
 def _step(job: Job) -> int:
-    return int(_last_line(job).get("step", 0))
+    lines = _last_lines(job)
+    return int(lines[-1]["step"]) if lines else 0
 
 
-def _last_line(job: Job) -> dict:
-    """The last whole line of a run's metrics; {} where there is none."""
+def _last_lines(job: Job) -> list[dict]:
+    """The last whole lines of a run's metrics; [] where there is none."""
     try:
         with open(os.path.join(job.run_dir, METRICS_FILE), "rb") as file:
             file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - _TAIL))
-            lines = file.read().split(b"\n")[:-1]
-        return json.loads(lines[-1]) if lines else {}
+            cut = max(0, file.tell() - _TAIL)
+            file.seek(cut)
+            lines = file.read().split(b"\n")[bool(cut) : -1]
+        return [json.loads(line) for line in lines[-_RECENT:]]
     except (OSError, ValueError):
-        return {}
+        return []
