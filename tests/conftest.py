@@ -8,7 +8,9 @@ import signal
 import pytest
 import tensorflow as tf
 from tensorflow.python.framework import ops
+from xdist.scheduler import LoadFileScheduling
 
+from tests.serving import exports as exporting
 from tf_lwdgh import config as settings
 
 # As Threads has it where tasks run side by side; with several threads oneDNN's sums are not the same to the bit.
@@ -18,6 +20,14 @@ tf.config.threading.set_intra_op_parallelism_threads(1)
 # trained and served (runs, serving, the commands, a mirrored run) is optimized as a user's is; the tests of
 # the server look at what is around the model.
 NOT_OPTIMIZED = ("aggregators", "learners", "networks", "outer", "server", "serving/test_every_learner.py")
+
+ASK_FOR_EXPORTS = (
+    "tests/server/",
+    *(
+        f"tests/serving/test_{n}.py"
+        for n in ("inputs", "kept_classifiers", "module", "predict", "serving_tools", "threads")
+    ),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -52,14 +62,32 @@ def _graphs_are_let_go():
     gc.collect()
 
 
+class WholeFiles(LoadFileScheduling):
+    """Gives a worker whole files, and one worker all that ask for `exports`, which take long to make."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "exports" if nodeid.startswith(ASK_FOR_EXPORTS) else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return WholeFiles(config, log)
+
+
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run what takes minutes")
 
 
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory) -> exporting.Exports:
+    """Some learners as SavedModels, each made when it is first asked for."""
+    return exporting.Exports(str(tmp_path_factory.mktemp("exports")))
+
+
 def pytest_collection_modifyitems(config, items):
-    """The longest file first, so that no worker is left alone with it at the end (tools/test.sh)."""
+    """What takes longest comes first, so that no worker is left alone with it at the end (tools/test.sh)."""
     if not config.getoption("--slow"):
         left_out = [item for item in items if item.get_closest_marker("slow")]
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
         config.hook.pytest_deselected(items=left_out)
-    items.sort(key=lambda item: item.path.name != "test_readme.py")
+    items.sort(key=lambda i: (i.path.name != "test_readme.py", not i.nodeid.startswith(ASK_FOR_EXPORTS)))

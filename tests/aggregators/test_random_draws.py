@@ -18,13 +18,14 @@ J = harness.J
 def many(aggregator, rows, draws=DRAWS, seed=harness.SEED):
     """The updates [draws, D] of one variable's rows [K, D] at as many steps."""
 
+    @tf.autograph.experimental.do_not_convert
     def at(step):
         return aggregator(harness.tasks([rows]), harness.clock(step, seed)).gradients[0]
 
     if draws < 10:
         return np.stack([at(step).numpy() for step in range(draws)])
 
-    @tf.function
+    @tf.function(autograph=False)
     def run(steps):
         return tf.map_fn(at, steps, fn_output_signature=tf.float64, parallel_iterations=1)
 

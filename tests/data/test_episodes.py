@@ -35,6 +35,7 @@ def make_spec(train=(30,) * 8, val=(9, 8, 7), test=(8, 12, 30, 9, 11)):
 def draw(spec, split, config, seed, steps, tasks):
     """Episodes of all (step, task), as NumPy arrays with a leading axis steps * tasks."""
 
+    @tf.autograph.experimental.do_not_convert
     def one(step, task):
         return episodes.sample(spec, split, config, seed=seed, step=step, task=task)
 
@@ -129,7 +130,7 @@ def test_a_task_is_a_function_of_seed_split_step_and_task_alone():
 def test_the_graph_draws_what_eager_mode_draws_and_large_steps_work():
     spec, config = make_spec(), EpisodeConfig(3, 1, 3)
 
-    @tf.function
+    @tf.function(autograph=False)
     def graph(step, task):
         return episodes.sample(spec, "train", config, seed=-9, step=step, task=task)
 

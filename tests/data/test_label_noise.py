@@ -47,9 +47,13 @@ def many(noise, n_tasks, n_way=5, k_shot=4):
     right = tf.repeat(tf.range(n_way), k_shot)
     keys = tf.stack([tf.range(n_tasks, dtype=tf.int64)] * 2, axis=1)
 
-    @tf.function
+    @tf.autograph.experimental.do_not_convert
+    def one(key):
+        return noise.apply(right, n_way, key)
+
+    @tf.function(autograph=False)
     def all_tasks():
-        return tf.map_fn(lambda key: noise.apply(right, n_way, key), keys, tf.int32)
+        return tf.map_fn(one, keys, tf.int32)
 
     return all_tasks().numpy(), right.numpy()
 

@@ -40,6 +40,7 @@ def spec(name, test, superclasses=(), nodes=(), train=()):
 
 
 def tasks(described, count, config=VariableEpisodes(), split="test", seed=0, step=0):
+    @tf.autograph.experimental.do_not_convert
     def one(task):
         return variable_episodes.sample(described, split, config, seed=seed, step=step, task=task)
 
@@ -102,7 +103,7 @@ def test_images_are_within_each_class_and_none_comes_twice():
 def test_few_numbers_are_drawn_uniformly_and_in_uniform_order():
     sizes, counts = tf.constant([7, 3, 300_000]), tf.constant([4, 3, 1])
 
-    @tf.function
+    @tf.function(autograph=False)
     def one(i):
         key = tf.stack([i, tf.constant(5, tf.int64)])
         return random_streams.draw_few(key, key + 1, sizes, counts)

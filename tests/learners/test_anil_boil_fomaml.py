@@ -170,6 +170,7 @@ def test_fomaml_is_the_query_gradient_where_the_inner_loop_ends():
 def hessian_of_conv2(network, where, images, labels, h=1e-5):
     """∂²L/∂k² [D, D] of a kernel, by differences of the gradient of a network written out again."""
 
+    @tf.autograph.experimental.do_not_convert
     def gradient(kernel):
         params = list(network)
         with tf.GradientTape() as tape:

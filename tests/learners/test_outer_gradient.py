@@ -137,11 +137,11 @@ def query_losses(parameters, episodes):
 
     @tf.function(autograph=False)
     def losses(network):
-        return tf.map_fn(
-            lambda one: parameters.learner.objective(context, at(parameters, network), one).loss,
-            episodes,
-            fn_output_signature=tf.float64,
-        )
+        @tf.autograph.experimental.do_not_convert
+        def loss(one):
+            return parameters.learner.objective(context, at(parameters, network), one).loss
+
+        return tf.map_fn(loss, episodes, fn_output_signature=tf.float64)
 
     return losses
 

@@ -163,12 +163,11 @@ def objectives(params: MetaParameters, batch: Episode, **settings) -> Callable[[
 
     @tf.function(autograph=False)
     def run(meta: Meta) -> tf.Tensor:
-        spec = tf.TensorSpec([], meta.network[0].dtype)
-        return tf.map_fn(
-            lambda one: params.learner.objective(told, meta, one).objective,
-            batch,
-            fn_output_signature=spec,
-        )
+        @tf.autograph.experimental.do_not_convert
+        def objective(one: Episode) -> tf.Tensor:
+            return params.learner.objective(told, meta, one).objective
+
+        return tf.map_fn(objective, batch, fn_output_signature=tf.TensorSpec([], meta.network[0].dtype))
 
     def values(meta: Meta) -> np.ndarray:
         with quickly_built():

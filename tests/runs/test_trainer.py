@@ -222,6 +222,7 @@ def _command(folder, name):
     ]  # fmt: skip
 
 
+@pytest.mark.slow  # the stop above, and twenty kills of tests.faults
 def test_a_run_that_is_killed_at_a_random_moment_ends_as_if_nothing_had_been(folder):
     tiny.write_gin(folder)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

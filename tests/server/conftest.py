@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.serving.exports import Exported, Exports
+from tests.serving.exports import Exported
 from tf_lwdgh.server.models import Models
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory) -> Exported:
+def exported(exports) -> Exported:
     """A learner of up to any number of ways on images of 16 × 16, as a SavedModel."""
-    return Exports(str(tmp_path_factory.mktemp("exports")))["inductive"]
+    return exports["inductive"]
 
 
 @pytest.fixture(scope="session")

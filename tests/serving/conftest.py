@@ -9,6 +9,6 @@ from tests.serving.exports import Exports
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory) -> Exports:
+def exported(exports) -> Exports:
     """Some learners as SavedModels, each made when it is first asked for."""
-    return Exports(str(tmp_path_factory.mktemp("exports")))
+    return exports

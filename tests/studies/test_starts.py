@@ -89,6 +89,7 @@ def test_a_job_by_its_number_waits_too(folder):
         made.run_one(2, Stop())
 
 
+@pytest.mark.slow  # tests/runs/test_start.py has the start, those above the order
 def test_its_first_values_are_those_that_the_other_run_learned_last(folder):
     def execute(jobs, **how):
         local.run(jobs, shares=local.slots(1), **how)

@@ -139,6 +139,7 @@ class ImageSource(ClassRows):
         decoder = tf.function(
             lambda encoded: decode(encoded, self.config, self.spec.image_size),
             input_signature=[tf.TensorSpec([None], tf.string)],
+            autograph=False,
         )
         for i in range(len(self._classes)):
             encoded = tf.constant(self._read(i), tf.string)

@@ -122,6 +122,7 @@ def decode(encoded: tf.Tensor, config: ImageConfig, stored_size: int | None = No
         not of stored_size.
     """
 
+    @tf.autograph.experimental.do_not_convert
     def one(item: tf.Tensor) -> tf.Tensor:
         image = tf.io.decode_image(item, channels=3, expand_animations=False)
         if stored_size == config.image_size:

@@ -318,6 +318,8 @@ def _batched(
     """Makes tasks in parallel, keeps their order, and batches them; ragged where their shape varies."""
     settings = pipeline_config or PipelineConfig()
     threads = settings.private_threads
+    # AutoGraph would rewrite each function that `make` calls, a second and more, and find nothing to change.
+    make = tf.autograph.experimental.do_not_convert(make)
     dataset = tasks.map(make, num_parallel_calls=settings.parallel_tasks or threads)
     batch = dataset.ragged_batch if varies else dataset.batch
     dataset = batch(batch_size, drop_remainder=drop_remainder)

@@ -57,6 +57,7 @@ class TaskList(Tasks):
             raise ValueError(f"n_tasks must be at least 1. Received: {n_tasks}.")
         episodes.check(spec, split, config)
 
+        @tf.autograph.experimental.do_not_convert
         def one(task: tf.Tensor) -> EpisodeIndices:
             return episodes.sample(spec, split, config, seed=seed, step=0, task=task)
 

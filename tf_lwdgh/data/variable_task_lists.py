@@ -65,6 +65,7 @@ class VariableTaskList(Tasks):
     ) -> VariableTaskList:
         """Draws tasks 0 to n_tasks - 1 of step 0: those of `pipeline.evaluation_tasks`."""
 
+        @tf.autograph.experimental.do_not_convert
         def one(task: tf.Tensor) -> VariableIndices:
             return variable_episodes.sample(spec, split, config, seed=seed, step=0, task=task)
 
@@ -79,6 +80,7 @@ class VariableTaskList(Tasks):
         parts = [flat(a) for a in (self.class_ids, self.support_sizes, self.image_indices)]
         n_query = tf.constant(self.n_query)
 
+        @tf.autograph.experimental.do_not_convert
         def one(task: tf.Tensor) -> VariableIndices:
             classes, sizes, images = (v[starts[task] : starts[task + 1]] for v, starts in parts)
             return VariableIndices(classes, sizes, n_query[task], images)

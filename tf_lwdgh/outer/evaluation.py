@@ -324,7 +324,12 @@ class Evaluator(tf.Module):
             return logits_of(images)
         calls = tf.reshape(images, [-1, size, *images.shape[1:]])
         answers = tf.TensorSpec([size, self.n_way or self.parameters.model.n_way], tf.float32)
-        logits = tf.map_fn(lambda call: tf.cast(logits_of(call), tf.float32), calls, fn_output_signature=answers)
+
+        @tf.autograph.experimental.do_not_convert
+        def one(call: tf.Tensor) -> tf.Tensor:
+            return tf.cast(logits_of(call), tf.float32)
+
+        logits = tf.map_fn(one, calls, fn_output_signature=answers)
         return tf.reshape(logits, [-1, answers.shape[1]])
 
 

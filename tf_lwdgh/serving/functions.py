@@ -215,7 +215,11 @@ def _told_apart(classifier: Classifier, n_tasks: tf.Tensor) -> Classifier:
 
 
 def _each(function: Callable, inputs: tuple, specs: dict[str, tf.TensorSpec]):
-    return tf.map_fn(lambda task: function(*task), inputs, fn_output_signature=specs, parallel_iterations=AT_ONCE)
+    @tf.autograph.experimental.do_not_convert
+    def one(task: tuple):
+        return function(*task)
+
+    return tf.map_fn(one, inputs, fn_output_signature=specs, parallel_iterations=AT_ONCE)
 
 
 def _concretely(*specs) -> Callable[[Callable], Function]:

@@ -194,6 +194,7 @@ class _Examiner:
 def _sizes(encoded: tf.Tensor) -> tf.Tensor:
     """Height and width of images [M], each decoded as a whole: [M, 2] int32."""
 
+    @tf.autograph.experimental.do_not_convert
     def one(item: tf.Tensor) -> tf.Tensor:
         image = tf.io.decode_image(item, channels=3, expand_animations=False)
         return tf.ensure_shape(tf.shape(image), [3])[:2]
