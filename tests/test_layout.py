@@ -209,6 +209,7 @@ def test_every_import_is_of_python_or_a_requirement():
         "google": "tensorflow",  # protobuf, in a version that TensorFlow takes
         "prometheus_client": "prometheus-client", "python_multipart": "python-multipart",
         "h11": "uvicorn",  # in a version that it takes
+        "xdist": "pytest-xdist",
     }  # fmt: skip
     ours = {"tf_lwdgh", "tests", "tools", "bench"}
     scripts = [p for folder in ("tests", "tools") for p in (ROOT / folder).rglob("*.py")]
