@@ -27,6 +27,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = ["glyphs", "sizes/tiny", "learners/prototypical_network"]
 SMALL = ["SEED = 1", "convnet4.fused = False", "convnet4.blocks = 1", "convnet4.filters = 2"]
 SHORT = SNIPPET.replace('["glyphs", "sizes/tiny"], ["SEED = 1"]', f"{FILES}, {SMALL}")
+# AutoGraph makes a module of each function that it rewrites, which is called tf__<its name> there.
+REWRITTEN = """
+import inspect, re, sys
+made = [m for name, m in sys.modules.items() if name.startswith("__autograph_generated")]
+print(sorted({name for m in made for name in re.findall(r"def (tf__\\w+)", inspect.getsource(m))}))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +41,7 @@ def folder(tmp_path_factory) -> pathlib.Path:
     path = tmp_path_factory.mktemp("python")
     tiny.write_patterns(path / "data", name="glyphs")
     done = subprocess.run(
-        [sys.executable, "-c", SHORT], cwd=path, capture_output=True, text=True, timeout=600,
+        [sys.executable, "-c", SHORT + REWRITTEN], cwd=path, capture_output=True, text=True, timeout=600,
         env={**{k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -54,12 +60,17 @@ def copied(folder, tmp_path, monkeypatch):
 
 
 def test_the_documented_python_says_what_the_document_says_and_nothing_more(folder):
-    result, numbers, shapes, same = (folder / "said.txt").read_text(encoding="utf-8").splitlines()
+    result, numbers, shapes, same, _ = (folder / "said.txt").read_text(encoding="utf-8").splitlines()
     assert SHORT != SNIPPET
     assert re.fullmatch(r"\d+\.\d\d ± \d+\.\d\d % accuracy over 30 test tasks of glyphs: 5-way 1-shot, .*", result)
     mean, interval, shape = numbers.split(" ", 2)
     assert result.startswith(f"{100 * float(mean):.2f} ± {100 * float(interval):.2f} %") and shape == "(30,)"
     assert (shapes, same) == ("(7, 5) int32", "True")
+
+
+def test_autograph_rewrites_nothing_that_is_trained_judged_or_exported(folder):
+    names = (folder / "said.txt").read_text(encoding="utf-8").splitlines()[-1]
+    assert names == "['tf__signature_wrapper']"  # which TensorFlow puts around what is exported
 
 
 def test_a_run_judged_in_python_is_the_commands_result(copied):

@@ -100,7 +100,7 @@ class ServingModule(tf.Module):
 
     def signatures(self) -> dict[str, Function]:
         """The named signatures, with the sizes that they take."""
-        told = tf.function(lambda: {"json": tf.constant(self.metadata)}, input_signature=[])
+        told = tf.function(lambda: {"json": tf.constant(self.metadata)}, input_signature=[], autograph=False)
         found = self._functions.signatures(self._concrete)
         return {
             "serving_default": found["adapt_and_predict"],
