@@ -76,7 +76,7 @@ class TaskExecution:
         Raises:
           ValueError: 'unrolled' with a number of tasks that is not known when tracing.
         """
-        # AutoGraph would rewrite all that a task runs, for seconds, and find nothing to change.
+        # AutoGraph would rewrite all that a task runs, a second and more, and find nothing to change.
         one_task = tf.autograph.experimental.do_not_convert(one_task)
         run = self._compiled(one_task) if self.mode != "vectorized" else one_task
         if self.mode == "map":
