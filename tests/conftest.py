@@ -63,7 +63,7 @@ def _graphs_are_let_go():
 
 
 class WholeFiles(LoadFileScheduling):
-    """Gives a worker whole files, and one worker all that ask for `exports`, which take long to make."""
+    """Gives a worker whole files, and one worker all that ask for `exported`, which takes long to make."""
 
     def _split_scope(self, nodeid: str) -> str:
         return "exports" if nodeid.startswith(ASK_FOR_EXPORTS) else super()._split_scope(nodeid)
@@ -79,7 +79,7 @@ def pytest_addoption(parser):
 
 
 @pytest.fixture(scope="session")
-def exports(tmp_path_factory) -> exporting.Exports:
+def exported(tmp_path_factory) -> exporting.Exports:
     """Some learners as SavedModels, each made when it is first asked for."""
     return exporting.Exports(str(tmp_path_factory.mktemp("exports")))
 

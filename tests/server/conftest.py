@@ -10,9 +10,9 @@ from tf_lwdgh.server.models import Models
 
 
 @pytest.fixture(scope="session")
-def exported(exports) -> Exported:
+def exported(exported) -> Exported:
     """A learner of up to any number of ways on images of 16 × 16, as a SavedModel."""
-    return exports["inductive"]
+    return exported["inductive"]
 
 
 @pytest.fixture(scope="session")
