@@ -206,7 +206,8 @@ def _convolve_next(block: Temporal, own: _Own, x: tf.Tensor, kept: Sequence[tf.T
 
 
 def _gated(block: Temporal, own: _Own, before: tf.Tensor, now: tf.Tensor) -> tf.Tensor:
-    kernel = own[f"{block.name}/kernel"]
-    both = tf.matmul(before, kernel[0]) + tf.matmul(now, kernel[1]) + own[f"{block.name}/bias"]
+    # Its slices' gradients would be kernels of zeros to add up.
+    earlier, present = tf.unstack(own[f"{block.name}/kernel"])
+    both = tf.matmul(before, earlier) + tf.matmul(now, present) + own[f"{block.name}/bias"]
     a, b = tf.split(both, 2, -1)
     return tf.concat([now, tf.tanh(a) * tf.sigmoid(b)], -1)

@@ -16,6 +16,7 @@ from tf_lwdgh.networks.backbones import NO_MEMORY, check_sizes, check_widths, fu
 from tf_lwdgh.networks.layers.batch_norm import BatchNormalization
 from tf_lwdgh.networks.layers.dropout import Dropout
 from tf_lwdgh.networks.layers.hooked_relu import HookedRelu
+from tf_lwdgh.networks.layers.residual_layers import NormLeakyRelu
 
 
 def check_image_size(name: str, image_size: int, least: int) -> None:
@@ -40,7 +41,7 @@ def relation_conv(x, filters: int, name: str, *, padding: str, pool: bool, epsil
     x = keras.layers.Conv2D(filters, 3, padding=padding, kernel_initializer=normal, name=f"{name}_conv", dtype=x.dtype)(
         x
     )
-    x = BatchNormalization(NO_MEMORY, epsilon, name=f"{name}_norm", dtype=x.dtype)(x)
+    x = NormLeakyRelu(momentum=NO_MEMORY, epsilon=epsilon, name=f"{name}_norm", dtype=x.dtype)(x)
     x = keras.layers.ReLU(name=f"{name}_relu", dtype=x.dtype)(x)
     return keras.layers.MaxPooling2D(name=f"{name}_pool", dtype=x.dtype)(x) if pool else x
 
@@ -128,7 +129,7 @@ def snail_resnet(
         shortcut = conv(x, filters, 1, f"block{i}_shortcut")
         for j in (1, 2, 3):
             x = conv(x, filters, 3, f"block{i}_conv{j}")
-            x = BatchNormalization(NO_MEMORY, epsilon, name=f"block{i}_norm{j}", dtype=dtype)(x)
+            x = NormLeakyRelu(momentum=NO_MEMORY, epsilon=epsilon, name=f"block{i}_norm{j}", dtype=dtype)(x)
             x = HookedRelu(0.1, name=f"block{i}_relu{j}", dtype=dtype)(x)
         x = keras.layers.Add(name=f"block{i}_sum", dtype=dtype)([x, shortcut])
         x = keras.layers.MaxPooling2D(name=f"block{i}_pool", dtype=dtype)(x)
@@ -172,7 +173,7 @@ def adacnn(
     images = x = keras.Input((image_size, image_size, channels), dtype=dtype, name="images")
     for i in range(1, blocks + 1):
         conv = keras.layers.Conv2D(filters, 3, padding="same", name=f"conv{i}", dtype=dtype)
-        x = BatchNormalization(NO_MEMORY, epsilon, name=f"norm{i}", dtype=dtype)(conv(x))
+        x = NormLeakyRelu(momentum=NO_MEMORY, epsilon=epsilon, name=f"norm{i}", dtype=dtype)(conv(x))
         x = HookedRelu(name=f"relu{i}", dtype=dtype)(x)
         x = keras.layers.MaxPooling2D(name=f"pool{i}", dtype=dtype)(x)
     features = keras.layers.Flatten(name="features", dtype=dtype)(x)
@@ -184,7 +185,7 @@ def key_network(shape: Sequence[int], filters: int, blocks: int, dtype: str = "f
     images = x = keras.Input(shape, dtype=dtype)
     for i in range(1, blocks + 1):
         conv = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"conv{i}", dtype=dtype)
-        x = BatchNormalization(NO_MEMORY, name=f"norm{i}", dtype=dtype)(conv(x))
+        x = NormLeakyRelu(momentum=NO_MEMORY, name=f"norm{i}", dtype=dtype)(conv(x))
         x = keras.layers.ReLU(name=f"relu{i}", dtype=dtype)(x)
         x = keras.layers.MaxPooling2D(padding="same", name=f"pool{i}", dtype=dtype)(x)
     return keras.Model(images, keras.layers.Flatten(name="key", dtype=dtype)(x))
@@ -220,7 +221,7 @@ def metanet_encoder(
     images = x = keras.Input((image_size, image_size, channels), dtype=dtype, name="images")
     for i in (1, 2, 3):
         x = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"conv{i}", dtype=dtype)(x)
-        x = BatchNormalization(NO_MEMORY, epsilon, name=f"norm{i}", dtype=dtype)(x)
+        x = NormLeakyRelu(momentum=NO_MEMORY, epsilon=epsilon, name=f"norm{i}", dtype=dtype)(x)
         x = keras.layers.ReLU(name=f"relu{i}", dtype=dtype)(x)
         x = keras.layers.MaxPooling2D(padding="same", name=f"pool{i}", dtype=dtype)(x)
     features = keras.layers.Flatten(name="features", dtype=dtype)(x)
@@ -264,7 +265,7 @@ def gnn_encoder(
     for i, (filters, rate) in enumerate(zip((64, 96, 128, 256), (0.0, 0.0, *dropout)), 1):
         padding = "valid" if i == 2 else "same"
         x = keras.layers.Conv2D(filters, 3, padding=padding, use_bias=False, name=f"conv{i}", dtype=dtype)(x)
-        x = BatchNormalization(NO_MEMORY, epsilon, name=f"norm{i}", dtype=dtype)(x)
+        x = NormLeakyRelu(momentum=NO_MEMORY, epsilon=epsilon, name=f"norm{i}", dtype=dtype)(x)
         x = keras.layers.MaxPooling2D(name=f"pool{i}", dtype=dtype)(x)
         x = keras.layers.LeakyReLU(0.2, name=f"relu{i}", dtype=dtype)(x)
         if rate:

@@ -13,7 +13,7 @@ import keras
 from tf_lwdgh import config
 from tf_lwdgh.networks.backbones import NO_MEMORY, check_widths, full_dtype, with_head
 from tf_lwdgh.networks.encoders import check_image_size
-from tf_lwdgh.networks.layers.batch_norm import BatchNormalization
+from tf_lwdgh.networks.layers.residual_layers import NormLeakyRelu
 
 STEMS = ("imagenet", "small")
 
@@ -91,7 +91,7 @@ def _conv_norm(x, filters: int, size: int, stride: int, name: str, epsilon: floa
         filters, size, stride, use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv", dtype=x.dtype
     )
     x = conv(_padded(x, size // 2, name))
-    return BatchNormalization(NO_MEMORY, epsilon, name=f"{name}_norm", dtype=x.dtype)(x)
+    return NormLeakyRelu(momentum=NO_MEMORY, epsilon=epsilon, name=f"{name}_norm", dtype=x.dtype)(x)
 
 
 def _padded(x, width: int, name: str):
