@@ -7,8 +7,9 @@ import pytest
 import tensorflow as tf
 
 from tf_lwdgh.networks.backbones import convnet4, resnet12
-from tf_lwdgh.networks.encoders import gnn_encoder, metanet_encoder, relation_encoder, snail_resnet
+from tf_lwdgh.networks.encoders import adacnn, gnn_encoder, metanet_encoder, relation_encoder, snail_resnet
 from tf_lwdgh.networks.functional import FunctionalModel
+from tf_lwdgh.networks.kernels.plain import plain_operations
 from tf_lwdgh.networks.resnet18 import resnet18
 
 
@@ -144,3 +145,34 @@ def test_model_without_a_head_is_refused():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="logits")])
     with pytest.raises(ValueError, match="last layer must be a Dense layer named 'head'. Received: Dense"):
         FunctionalModel(model)
+
+
+@pytest.mark.parametrize(
+    ("build", "settings"),
+    [
+        (adacnn, {"filters": 3}),
+        (gnn_encoder, {"n_features": 3}),
+        (metanet_encoder, {"filters": 3}),
+        (relation_encoder, {"filters": 3}),
+        (resnet18, {"stem": "small", "widths": (3, 4)}),
+        (snail_resnet, {"widths": (3, 4), "n_features": 3}),
+    ],
+    ids=lambda x: getattr(x, "__name__", ""),
+)
+def test_a_network_by_its_kernels_is_that_by_plain_operations(build, settings):
+    """Its logits in training, and the gradients of a loss."""
+    keras.utils.set_random_seed(0)
+    model = build(image_size=32, n_way=3, dtype="float64", **settings)
+    images = tf.constant(np.random.default_rng(0).normal(size=(4, 32, 32, 3)))
+
+    def results():
+        with tf.GradientTape() as tape:
+            logits = model(images, training=True)
+            loss = tf.reduce_sum(tf.sin(logits))
+        return [logits, *tape.gradient(loss, model.trainable_variables)]
+
+    ours = results()
+    with plain_operations():
+        theirs = results()
+    for x, y in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-12)
